@@ -1,0 +1,3 @@
+"""biliupd records live streams unattended and publishes them on Bilibili, once."""
+
+__version__ = "0.1.0"

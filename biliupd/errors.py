@@ -1,0 +1,44 @@
+"""The exceptions biliupd raises on purpose; anything else is a bug.
+
+Whoever raises says whether another try can help. Only the pipeline decides what follows from that.
+"""
+
+
+class BiliupdError(Exception):
+    """Base of the family. `hint` tells the operator what to do about it."""
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class ConfigError(BiliupdError):
+    """The configuration cannot be used. `problems` holds every one found, each with its path and line."""
+
+    def __init__(self, problems: list[str], *, hint: str = "") -> None:
+        super().__init__("\n".join(problems), hint=hint)
+        self.problems = problems
+
+
+class TemporaryError(BiliupdError):
+    """Worth another try, not earlier than after `retry_after_seconds` (0: the caller's own back-off)."""
+
+    def __init__(self, message: str, *, hint: str = "", retry_after_seconds: float = 0) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class PermanentError(BiliupdError):
+    """Another try cannot help: hold the thing for a person."""
+
+
+class UnknownOutcome(BiliupdError):
+    """A submission was sent and no answer came back: it may exist. Look it up, never send it again blindly."""
+
+
+class NeedsPerson(TemporaryError):
+    """An account waits for a person (logged out, captcha). Nothing is lost and nothing counts as a failed try."""
+
+
+class Stopped(BiliupdError):
+    """The daemon is being stopped, so the work was put down unfinished."""
