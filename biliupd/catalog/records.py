@@ -1,0 +1,141 @@
+"""The small tables: streamers, their broadcasts, runs of recorders, accounts, and notices to the operator."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlite_utils import Database
+
+from biliupd.catalog.database import now, write
+from biliupd.catalog.states import rows
+
+
+def keep_streamers(db: Database, wanted: Sequence[dict[str, Any]]) -> None:
+    """Make the rows agree with the configuration: name, platform, url, check_interval, auto_upload of each.
+
+    Streamers that are no longer there stay, inactive, because their videos do.
+    """
+    at = now()
+    with write(db):
+        db.execute("update streamers set active = 0 where source = 'yaml' and active = 1")
+        for streamer in wanted:
+            known = db.execute("select id from streamers where name = ?", [streamer["name"]]).fetchone()
+            facts = {**streamer, "source": "yaml", "active": 1, "updated_at": at}
+            if known:
+                rows(db, "streamers").update(known[0], facts)
+            else:
+                rows(db, "streamers").insert({**facts, "created_at": at})
+
+
+def streamer_id(db: Database, name: str, *, platform: str = "", url: str = "") -> int:
+    """The row of that name; one is made for a recording whose streamer the configuration no longer names."""
+    with write(db):
+        known = db.execute("select id from streamers where name = ?", [name]).fetchone()
+        if known is None:
+            at = now()
+            facts = {"name": name, "platform": platform, "url": url, "check_interval": 0, "auto_upload": 0}
+            rows(db, "streamers").insert({**facts, "source": "disk", "active": 0, "created_at": at, "updated_at": at})
+            known = db.execute("select id from streamers where name = ?", [name]).fetchone()
+    return int(known[0])
+
+
+def live_status(db: Database, name: str, status: str, reason: str) -> None:
+    """What the site says of a streamer, written when it changes."""
+    with write(db):
+        db.execute(
+            "update streamers set status = ?, status_reason = ?, updated_at = ?"
+            " where name = ? and (status is not ? or status_reason is not ?)",
+            [status, reason, now(), name, status, reason],
+        )
+
+
+def broadcast(db: Database, facts: dict[str, Any]) -> None:
+    """Make or renew the row of a broadcast, written only when something changed.
+
+    `facts`: id, streamer_id, title, cover_url, live_id, directory, started_at, ended_at, parts.
+    """
+    with write(db):
+        known = next(iter(db.query("select * from broadcasts where id = ?", [facts["id"]])), None)
+        if known is None:
+            rows(db, "broadcasts").insert({**facts, "created_at": now()})
+        elif {**known, **facts} != known:
+            rows(db, "broadcasts").update(facts["id"], facts)
+
+
+def get_broadcast(db: Database, id: str) -> dict[str, Any] | None:
+    """One broadcast with the name of its streamer, or None."""
+    return next(
+        iter(
+            db.query(
+                "select b.*, s.name as streamer from broadcasts b join streamers s on s.id = b.streamer_id"
+                " where b.id = ?",
+                [id],
+            )
+        ),
+        None,
+    )
+
+
+def task_started(db: Database, id: str, streamer: int, broadcast_id: str, pid: int, at: str) -> None:
+    """A recorder process runs; said again for an adopted one."""
+    with write(db):
+        rows(db, "tasks").upsert(
+            {"id": id, "streamer_id": streamer, "broadcast_id": broadcast_id, "pid": pid, "status": "recording",
+             "reason": "", "started_at": at, "stopped_at": None},
+            pk="id",
+        )  # fmt: skip
+
+
+def task_stopped(db: Database, id: str, reason: str, at: str) -> None:
+    """It ended, and why."""
+    with write(db):
+        db.execute("update tasks set status = 'ended', reason = ?, stopped_at = ? where id = ?", [reason, at, id])
+
+
+def end_tasks_but(db: Database, running: Sequence[str]) -> None:
+    """At start: tasks whose recorder is not among the running ones ended while nobody looked."""
+    marks = ",".join("?" * len(running))
+    with write(db):
+        db.execute(
+            "update tasks set status = 'ended', reason = 'ended unseen', stopped_at = ?"
+            f" where status = 'recording' and id not in ({marks})",
+            [now(), *running],
+        )
+
+
+def has_task(db: Database, id: str) -> bool:
+    """Whether a run of a recorder is known."""
+    return db.execute("select 1 from tasks where id = ?", [id]).fetchone() is not None
+
+
+def account(db: Database, name: str, state: str, reason: str = "", retry_at: str | None = None) -> bool:
+    """How an account stands: ok, or waiting (for a person, or for a site that said stop); True when that is news."""
+    with write(db):
+        known = db.execute("select state, reason from accounts where name = ?", [name]).fetchone()
+        rows(db, "accounts").upsert(
+            {"name": name, "state": state, "reason": reason, "retry_at": retry_at, "updated_at": now()}, pk="name"
+        )
+    return bool(known != (state, reason))
+
+
+def account_waits(db: Database, name: str) -> tuple[str, str] | None:
+    """Why and until when an account must not be used; None when it may be."""
+    found = db.execute(
+        "select reason, retry_at from accounts where name = ? and state = 'waiting' and retry_at > ?", [name, now()]
+    ).fetchone()
+    return (str(found[0]), str(found[1])) if found else None
+
+
+def notice(db: Database, key: str, text: str) -> None:
+    """Say something to the operator until it is taken back with an empty text."""
+    with write(db):
+        known = db.execute("select text from notices where key = ?", [key]).fetchone()
+        if not text:
+            if known:
+                db.execute("delete from notices where key = ?", [key])
+        elif known is None or known[0] != text:
+            rows(db, "notices").insert({"key": key, "text": text, "since": now()}, replace=True)
+
+
+def notices(db: Database) -> list[dict[str, Any]]:
+    """What the operator should know, oldest first."""
+    return list(db.query("select * from notices order by since"))

@@ -1,0 +1,163 @@
+"""The tables, as migrations in order. One that has shipped is never edited afterwards."""
+
+from sqlite_utils import Database
+from sqlite_utils.migrations import Migrations
+
+migrations = Migrations("biliupd")
+
+
+@migrations()
+def first(db: Database) -> None:
+    """Everything the whole way from live to bvid needs."""
+    db.executescript(_FIRST)
+
+
+_FIRST = """
+create table streamers (
+    id integer primary key,
+    name text not null unique,
+    platform text not null,
+    url text not null,
+    check_interval real not null,
+    auto_upload integer not null,
+    source text not null,               -- yaml or api
+    active integer not null default 1,  -- 0: no longer wanted, kept for its videos
+    status text not null default 'unknown',
+    status_reason text not null default '',
+    created_at text not null,
+    updated_at text not null
+);
+create table broadcasts (
+    id text primary key,
+    streamer_id integer not null references streamers(id),
+    title text not null,
+    cover_url text not null,
+    live_id text not null,
+    directory text not null,
+    started_at text not null,
+    ended_at text,
+    parts integer not null,             -- files its recorder made, so that none is forgotten at the submit
+    created_at text not null
+);
+create index broadcasts_of_streamer on broadcasts(streamer_id, started_at);
+create table tasks (
+    id text primary key,
+    streamer_id integer not null references streamers(id),
+    broadcast_id text not null,
+    pid integer not null,
+    status text not null,               -- recording or ended
+    reason text not null default '',
+    started_at text not null,
+    stopped_at text
+);
+create index tasks_by_status on tasks(status);
+create table submissions (
+    id integer primary key,
+    key text not null unique,           -- broadcast:ID or file:ID of the video
+    broadcast_id text references broadcasts(id),
+    account text,
+    state text not null,
+    since text not null,
+    title text not null default '',
+    filenames text not null default '[]',   -- written before the submit: what to look for when its answer is lost
+    submit_started_at text,
+    lookups integer not null default 0,
+    resubmits integer not null default 0,
+    aid integer,
+    bvid text,
+    owner text,
+    attempts integer not null default 0,
+    retry_at text,
+    last_error text,
+    waits_for text,
+    created_at text not null
+);
+create index submissions_by_state on submissions(state, retry_at);
+create table videos (
+    id integer primary key,
+    streamer_id integer references streamers(id),
+    task_id text references tasks(id),
+    broadcast_id text references broadcasts(id),
+    submission_id integer references submissions(id),
+    title text not null,
+    file_path text not null unique,     -- absolute
+    root text not null,                 -- the watched directory it lies in, absolute
+    path text not null,                 -- below the root
+    parent_path text not null,          -- below the root, empty at the top
+    kind text not null,                 -- file or playlist
+    file_size integer not null,
+    mtime_ns integer not null,
+    inode integer not null,
+    device integer not null,
+    duration real,
+    width integer,
+    height integer,
+    output_path text,                   -- where its merge will lie, written down before it is made
+    merged_from text,                   -- the playlist it was made of
+    source_gone integer not null default 0,  -- 1: that playlist was removed after its mp4 was checked
+    cover_path text,
+    state text not null,
+    was text,                           -- the state before it went missing
+    since text not null,
+    owner text,
+    attempts integer not null default 0,
+    retry_at text,
+    last_error text,
+    waits_for text,
+    bvid text,
+    uploaded_at text,
+    created_at text not null
+);
+create index videos_by_state on videos(state, retry_at);
+create index videos_tree on videos(root, parent_path, path);
+create index videos_by_inode on videos(inode, device);
+create index videos_of_broadcast on videos(broadcast_id);
+create index videos_of_submission on videos(submission_id);
+create index videos_by_merge on videos(merged_from, source_gone);
+create index videos_by_output on videos(output_path);
+create table uploads (
+    video_id integer primary key references videos(id) on delete cascade,
+    filename text,                      -- what Bilibili calls the file, set when all of it arrived
+    cid integer,
+    line text,
+    bytes_total integer not null,
+    bytes_sent integer not null default 0,
+    started_at text not null,
+    finished_at text
+);
+create table accounts (
+    name text primary key,
+    state text not null,                -- ok or waiting
+    reason text not null default '',
+    retry_at text,
+    updated_at text not null
+);
+create table moves (
+    id integer primary key,
+    video integer references videos(id) on delete cascade,
+    submission integer references submissions(id) on delete cascade,
+    old text not null,
+    new text not null,
+    at text not null
+);
+create index moves_of_video on moves(video);
+create index moves_of_submission on moves(submission);
+create table notices (
+    key text primary key,               -- what it is about: config, root:/path, ffmpeg, …
+    text text not null,
+    since text not null
+);
+create table users (
+    id integer primary key,
+    username text not null unique,
+    password_hash text not null,
+    created_at text not null
+);
+create table sessions (
+    id integer primary key,
+    user_id integer not null references users(id) on delete cascade,
+    token text not null unique,
+    expires_at text not null,
+    created_at text not null
+)
+"""

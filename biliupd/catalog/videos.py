@@ -1,0 +1,145 @@
+"""Rows of videos: what is due, what waits, and the library as a tree."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlite_utils import Database
+
+from biliupd.catalog.database import now, write
+from biliupd.catalog.states import Stage, State, move, rows
+
+Video = Mapping[str, Any]  #: a row of `videos`, by column
+
+
+def get(db: Database, id: int) -> Video | None:
+    """One row, or None."""
+    return next(iter(db.query("select * from videos where id = ?", [id])), None)
+
+
+def due(db: Database, state: State, limit: int = 50) -> list[Video]:
+    """Rows at rest in `state` whose time has come, in the order of recording."""
+    return list(
+        db.query(
+            "select * from videos where state = ? and (retry_at is null or retry_at <= ?)"
+            " order by created_at, file_path limit ?",
+            [state, now(), limit],
+        )
+    )
+
+
+def with_sources(db: Database) -> list[Video]:
+    """Merged videos whose segments may still be there."""
+    return list(
+        db.query(
+            "select * from videos where merged_from is not null and source_gone = 0 and state not in (?, ?)",
+            [State.EDITING, State.MISSING],
+        )
+    )
+
+
+def source_is_gone(db: Database, id: int) -> None:
+    """The segments a video was made of were removed."""
+    with write(db):
+        rows(db, "videos").update(id, {"source_gone": 1})
+
+
+def wait(db: Database, id: int, why: str, until: str) -> None:
+    """The row stays where it is; `why` is shown, and it is not due before `until`."""
+    with write(db):
+        db.execute("update videos set waits_for = ?, retry_at = ? where id = ?", [why, until, id])
+
+
+def wake(db: Database) -> None:
+    """What waits for something other than time is looked at again: the settings or an account changed."""
+    with write(db):
+        for table in ("videos", "submissions"):
+            db.execute(f"update {table} set waits_for = null, retry_at = null where waits_for is not null")
+
+
+def put_back(
+    db: Database, video: Video, old: State, rest: State, why: str, retry_at: str | None, attempts: int
+) -> bool:
+    """A failed try: back to `rest` (or to `held`), with the reason and when it is due again."""
+    return move(db, video["id"], old, rest, last_error=why, retry_at=retry_at, attempts=attempts)
+
+
+def release(db: Database) -> int:
+    """At start: what a dead daemon was working on goes back to rest; a submission in `submitting` stays, ownerless."""
+    count = 0
+    for old, rest in ((State.EDITING, State.RECORDED), (State.UPLOADING, State.READY)):
+        for (id,) in db.execute("select id from videos where state = ?", [old]).fetchall():
+            count += move(db, id, old, rest, retry_at=None)
+    with write(db):
+        db.execute("update submissions set owner = null where state = ?", [Stage.SUBMITTING])
+    return count
+
+
+def retry(db: Database, id: int) -> bool:
+    """A person asks for another try of a held video."""
+    row = get(db, id)
+    if row is None or row["state"] != State.HELD:
+        return False
+    return move(db, id, State.HELD, State.RECORDED, attempts=0, retry_at=None, last_error=None, waits_for=None)
+
+
+def progress(db: Database, video: int, sent: int, total: int) -> None:
+    """How much of a running upload has arrived, in bytes."""
+    with write(db):
+        db.execute("update uploads set bytes_sent = ?, bytes_total = ? where video_id = ?", [sent, total, video])
+
+
+def begin_upload(db: Database, video: Video, owner: str) -> bool:
+    """Claim a ready video for upload; False when somebody else was faster."""
+    with write(db):
+        if not move(db, video["id"], State.READY, State.UPLOADING, waits_for=None):
+            return False
+        rows(db, "videos").update(video["id"], {"owner": owner})
+        rows(db, "uploads").insert(
+            {
+                "video_id": video["id"], "filename": None, "cid": None, "line": None, "bytes_sent": 0,
+                "bytes_total": video["file_size"], "started_at": now(), "finished_at": None,
+            },
+            replace=True,
+        )  # fmt: skip
+    return True
+
+
+def end_upload(db: Database, video: int, *, filename: str, cid: int, line: str, size_bytes: int) -> bool:
+    """Bilibili has the file under `filename`."""
+    at = now()
+    with write(db):
+        rows(db, "uploads").update(
+            video,
+            {"filename": filename, "cid": cid, "line": line, "bytes_sent": size_bytes, "finished_at": at},
+        )
+        facts = {"uploaded_at": at, "attempts": 0, "retry_at": None, "last_error": None}
+        return move(db, video, State.UPLOADING, State.UPLOADED, **facts)
+
+
+def children(db: Database, root: str, parent: str = "") -> tuple[list[tuple[str, int]], list[Video]]:
+    """One level of the library: its folders with the number of videos below each, and its videos."""
+    start = f"{parent}/" if parent else ""
+    folders: dict[str, int] = {}
+    for below, count in db.execute(
+        "select parent_path, count(*) from videos where root = ? and state != ?"
+        " and parent_path > ? and parent_path < ? group by parent_path",
+        [root, State.MISSING, start, start + "\U0010ffff"],
+    ):
+        name = below[len(start) :].split("/", 1)[0]
+        folders[name] = folders.get(name, 0) + count
+    here = db.query(
+        "select * from videos where root = ? and parent_path = ? and state != ? order by path",
+        [root, parent, State.MISSING],
+    )
+    return sorted(folders.items()), list(here)
+
+
+def counts(db: Database) -> dict[str, int]:
+    """Number of videos by state."""
+    return dict(db.execute("select state, count(*) from videos group by state order by state").fetchall())
+
+
+def in_states(db: Database, states: Sequence[State]) -> list[Video]:
+    """All rows in these states, newest last."""
+    marks = ",".join("?" * len(states))
+    return list(db.query(f"select * from videos where state in ({marks}) order by since", list(states)))

@@ -1,0 +1,165 @@
+import random
+import threading
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from biliupd.catalog import records, submissions, videos
+from biliupd.catalog.database import stamp
+from biliupd.catalog.states import SUBMISSION_MOVES, VIDEO_MOVES, Stage, State, advance, move
+from biliupd.catalog.sync import Changes, Found, apply
+
+
+def add(catalog, name="a.mp4", **facts):
+    apply(catalog.db, Changes(added=[Found(f"/r/{name}", "/r", "file", 10, 1, hash(name) % 10**9, 1, **facts)]))
+    (id,) = catalog.db.execute("select id from videos where file_path = ?", [f"/r/{name}"]).fetchone()
+    return id
+
+
+def broadcast(catalog, *, ended_at=None, parts=0):
+    streamer = records.streamer_id(catalog.db, "ann")
+    facts = {"title": "t", "cover_url": "", "live_id": "", "directory": "/r/ann/1", "started_at": "2026-01-01"}
+    records.broadcast(
+        catalog.db, {"id": "b1", "streamer_id": streamer, **facts, "ended_at": ended_at, "parts": parts}
+    )
+    return {"broadcast_id": "b1", "streamer_id": streamer}
+
+
+def to_uploaded(catalog, id):
+    move(catalog.db, id, State.RECORDED, State.EDITING)
+    move(catalog.db, id, State.EDITING, State.READY)
+    assert videos.begin_upload(catalog.db, videos.get(catalog.db, id), "me")
+    assert videos.end_upload(catalog.db, id, filename=f"n{id}", cid=id, line="bda2", size_bytes=10)
+
+
+def test_a_random_walk_over_the_states_leaves_an_unbroken_trace(catalog):
+    id, state, chance = add(catalog), State.RECORDED, random.Random(5)
+    trace = []
+    for _ in range(2000):
+        if not VIDEO_MOVES[state]:
+            break
+        new = chance.choice(list(State))
+        if new not in VIDEO_MOVES[state]:
+            with pytest.raises(ValueError, match="is not a move"):
+                move(catalog.db, id, state, new)
+            continue
+        if new is State.PUBLISHED and len(trace) < 100:
+            continue
+        assert move(catalog.db, id, state, new)
+        assert not move(catalog.db, id, state, new) or new is state
+        trace.append((state, new))
+        state = new
+    assert videos.get(catalog.db, id)["state"] == state
+    written = catalog.db.execute("select old, new from moves where video = ? order by id", [id]).fetchall()
+    assert written == trace
+    assert len(trace) > 100
+
+
+@pytest.mark.parametrize("moves", [VIDEO_MOVES, SUBMISSION_MOVES])
+def test_every_state_has_its_moves_and_only_publishing_ends(moves):
+    assert set(moves) == set(type(next(iter(moves))))
+    assert [state.value for state, ways in moves.items() if not ways] == ["published"]
+
+
+def test_of_two_that_claim_a_row_one_gets_it(catalog):
+    id = add(catalog)
+    won = []
+
+    def claim():
+        won.append(move(catalog.db, id, State.RECORDED, State.EDITING))
+
+    threads = [threading.Thread(target=claim) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(won) == [False] * 7 + [True]
+
+
+def test_a_row_put_back_is_due_only_when_its_time_has_come(catalog):
+    id = add(catalog)
+    move(catalog.db, id, State.RECORDED, State.EDITING)
+    later = stamp(datetime.now(UTC) + timedelta(hours=1))
+    videos.put_back(catalog.db, {"id": id}, State.EDITING, State.RECORDED, "no space", later, 1)
+    assert videos.due(catalog.db, State.RECORDED) == []
+    earlier = stamp(datetime.now(UTC) - timedelta(hours=1))
+    catalog.db["videos"].update(id, {"retry_at": earlier})
+    assert [row["last_error"] for row in videos.due(catalog.db, State.RECORDED)] == ["no space"]
+
+
+def test_work_of_a_dead_daemon_goes_back_to_rest_but_a_submission_stays_in_doubt(catalog):
+    editing, uploading = add(catalog, "e.mp4"), add(catalog, "u.mp4")
+    move(catalog.db, editing, State.RECORDED, State.EDITING)
+    move(catalog.db, uploading, State.RECORDED, State.EDITING)
+    move(catalog.db, uploading, State.EDITING, State.READY)
+    videos.begin_upload(catalog.db, videos.get(catalog.db, uploading), "dead")
+    submission = submissions.of_video(catalog.db, videos.get(catalog.db, uploading), "main")
+    row = submissions.everything(catalog.db)[0]
+    submissions.begin(catalog.db, row, "t", ["n1"], "dead")
+    assert videos.release(catalog.db) == 2
+    assert videos.get(catalog.db, editing)["state"] == State.RECORDED
+    assert videos.get(catalog.db, uploading)["state"] == State.READY
+    (doubtful,) = submissions.due(catalog.db, Stage.SUBMITTING)
+    assert (doubtful["id"], doubtful["filenames"]) == (submission, '["n1"]')
+
+
+def test_the_videos_of_a_broadcast_are_parts_of_one_submission_in_the_order_of_recording(catalog):
+    of = broadcast(catalog, ended_at="2026-01-02", parts=2)
+    second, first = add(catalog, "ann/1/P002.flv", **of), add(catalog, "ann/1/P001.flv", **of)
+    ids = {submissions.of_video(catalog.db, videos.get(catalog.db, id), "main") for id in (second, first)}
+    assert len(ids) == 1
+    assert [part["id"] for part in submissions.parts(catalog.db, ids.pop())] == [first, second]
+
+
+def test_a_submission_says_what_it_waits_for_until_it_is_complete(catalog):
+    of = broadcast(catalog, ended_at=None, parts=2)
+    first = add(catalog, "ann/1/P001.flv", **of)
+    to_uploaded(catalog, first)
+    submissions.of_video(catalog.db, videos.get(catalog.db, first), "main")
+
+    def obstacle():
+        return submissions.obstacle(catalog.db, submissions.everything(catalog.db)[0])
+
+    assert "still going on" in obstacle()
+    broadcast(catalog, ended_at="2026-01-02", parts=2)
+    assert "not catalogued yet" in obstacle()
+    second = add(catalog, "ann/1/P002.flv", **of)
+    assert "is recorded" in obstacle()
+    to_uploaded(catalog, second)
+    submissions.of_video(catalog.db, videos.get(catalog.db, second), "main")
+    assert obstacle() == ""
+
+
+def test_a_video_that_comes_after_the_submit_opens_a_further_submission(catalog):
+    of = broadcast(catalog, ended_at="2026-01-02", parts=1)
+    first = add(catalog, "ann/1/P001.flv", **of)
+    to_uploaded(catalog, first)
+    one = submissions.of_video(catalog.db, videos.get(catalog.db, first), "main")
+    submissions.begin(catalog.db, submissions.everything(catalog.db)[0], "t", ["n"], "me")
+    late = add(catalog, "ann/1/P002.flv", **of)
+    two = submissions.of_video(catalog.db, videos.get(catalog.db, late), "main")
+    assert one != two
+    assert [row["key"] for row in submissions.everything(catalog.db)] == ["broadcast:b1", "broadcast:b1#2"]
+
+
+def test_published_is_reached_by_the_submission_and_its_videos_together(catalog):
+    id = add(catalog)
+    to_uploaded(catalog, id)
+    submission = submissions.of_video(catalog.db, videos.get(catalog.db, id), "main")
+    submissions.begin(catalog.db, submissions.everything(catalog.db)[0], "t", ["n"], "me")
+    submissions.accepted(catalog.db, submission, 1, "BV1")
+    assert videos.get(catalog.db, id)["bvid"] == "BV1"
+    submissions.shown(catalog.db, submission)
+    assert videos.get(catalog.db, id)["state"] == State.PUBLISHED
+    assert not advance(catalog.db, submission, Stage.SUBMITTED, Stage.HELD)
+
+
+def test_a_held_submission_that_may_have_been_sent_is_looked_up_before_it_is_tried_again(catalog):
+    id = add(catalog)
+    to_uploaded(catalog, id)
+    submission = submissions.of_video(catalog.db, videos.get(catalog.db, id), "main")
+    row = submissions.everything(catalog.db)[0]
+    submissions.begin(catalog.db, row, "t", ["n"], "me")
+    submissions.failed(catalog.db, row, Stage.SUBMITTING, Stage.HELD, "no answer", None)
+    assert submissions.retry(catalog.db, submission)
+    assert submissions.everything(catalog.db)[0]["state"] == Stage.SUBMITTING
