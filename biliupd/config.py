@@ -49,6 +49,7 @@ def _folder_name(name: str) -> str:
     return name
 
 
+_PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 _Path = tuple[str | int, ...]
 FilePath = Annotated[Path, AfterValidator(_resolve)]
 BaseUrl = Annotated[str, AfterValidator(_web_address)]
@@ -257,6 +258,11 @@ class PublishConfig(Section):
     """Wait after the first failed try; doubles up to an hour."""
     submit_interval_seconds: NonNegativeFloat = 60.0
     """Between two submissions of one account."""
+    lookup_seconds: PositiveFloat = 60.0
+    """A submit without an answer is looked for in the account's list at once and again after this time; only when it
+    is in neither is it sent once more."""
+    review_seconds: PositiveFloat = 60.0
+    """How often a submission is looked at until Bilibili shows every part."""
     workers: PositiveInt = 1
     """Files uploaded at the same time."""
 
@@ -357,9 +363,11 @@ def _compose(raw: bytes, name: str) -> tuple[Any, dict[_Path, int], list[str]]:
         lines.setdefault(path, node.start_mark.line + 1)
         if len(lines) > LARGEST_NODE_COUNT or len(path) > 20:
             raise ConfigError([f"{name} (line {node.start_mark.line + 1}): too many values, or nested too deeply"])
+        if isinstance(node, yaml.CollectionNode) and node.tag not in _PLAIN_TAGS:
+            problems.append(_located(lines, path, f"the tag {node.tag} has no meaning here"))
         if isinstance(node, yaml.MappingNode):
             content: dict[str, Any] = {}
-            constructor.flatten_mapping(node)
+            constructor.flatten_mapping(node)  # <<: *anchor
             for key_node, value_node in node.value:
                 key = str(build_scalar(key_node))
                 lines[*path, key] = key_node.start_mark.line + 1

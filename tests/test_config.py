@@ -1,0 +1,159 @@
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from biliupd import config
+from biliupd.config import Account, Config, DropFolder, Section, Streamer, Template, fill, load, parse
+from biliupd.errors import ConfigError
+from biliupd.live.platform import answers
+
+EXAMPLE = Path(__file__).parents[1] / "config.example.yaml"
+
+
+def problems(text: str | bytes, **more) -> list[str]:
+    raw = text if isinstance(text, bytes) else text.encode()
+    with pytest.raises(ConfigError) as caught:
+        parse(raw, base=Path("/base"), **more)
+    return caught.value.problems
+
+
+def test_an_empty_file_is_all_defaults():
+    assert parse(b"", base=Path.cwd()) == parse(b"{}", base=Path.cwd()) == Config()
+
+
+def test_the_example_loads_and_says_the_defaults():
+    example = load(EXAMPLE, answers)
+    bare = parse(b"", base=EXAMPLE.parent)
+    for name in Config.model_fields:
+        if name not in ("streamers", "drop_folders", "templates", "accounts"):
+            assert getattr(example, name) == getattr(bare, name), name
+    assert example.template("default") == bare.template("default")
+    optional = {"check_interval": None, "account": None}
+    assert example.streamers[0].model_copy(update=optional) == Streamer(name="某主播", url=example.streamers[0].url)
+    assert example.drop_folders[0].model_copy(update=optional) == DropFolder(directory=EXAMPLE.parent / "drop")
+
+
+def test_the_example_names_every_setting():
+    written = yaml.safe_load(EXAMPLE.read_text())
+
+    def missing(model: type[BaseModel], values: dict, path: str) -> list[str]:
+        lost = []
+        for name, info in model.model_fields.items():
+            if name not in values:
+                lost.append(f"{path}{name}")
+            elif isinstance(info.annotation, type) and issubclass(info.annotation, Section):
+                lost += missing(info.annotation, values[name], f"{path}{name}.")
+        return lost
+
+    assert missing(Config, written, "") == []
+    for model, values in (
+        (Streamer, written["streamers"][0]), (DropFolder, written["drop_folders"][0]),
+        (Template, written["templates"]["default"]), (Account, written["accounts"]["main"]),
+    ):  # fmt: skip
+        assert missing(model, values, "") == []
+
+
+def test_every_problem_is_named_at_once_with_its_place():
+    text = """
+recordings: {directory: rec}
+wacth:
+  quiet_seconds: 1
+streamers:
+  - name: a/b
+    url: x
+    auto_uplaod: true
+    check_interval: -1
+  - url: http://x
+    template: defualt
+    account: mian
+accounts: {main: {cookies: c.json}}
+templates:
+  default: {title: "{streamr}", copyright: 2}
+"""
+    found = problems(text, answers=lambda url: url.startswith("http"))
+    for part in (
+        "streamers[0].name (line 6): a folder gets this name",
+        "streamers[0].url (line 7): no platform answers for 'x'",
+        "streamers[0].auto_uplaod (line 8): there is no such setting: did you mean auto_upload?",
+        "streamers[0].check_interval (line 9): should be greater than or equal to 1, not -1",
+        "streamers[1].name (line 10): must be given",
+        "streamers[1].template (line 11): there is no template 'defualt': did you mean default?",
+        "streamers[1].account (line 12): there is no account 'mian': did you mean main?",
+        "wacth (line 3): there is no such setting: did you mean watch?",
+        "templates.default.title (line 15): there is no placeholder {streamr}; did you mean {streamer}?",
+        "templates.default.copyright (line 15): 2 (repost) needs source",
+    ):
+        assert any(line.startswith(part) for line in found), (part, found)
+    assert len(found) == 10
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("a: [", "(line 1): not YAML"),
+        ("log: {level: LOUD}", "log.level (line 1): should be 'DEBUG'"),
+        ("log: 7", "log (line 1)"),
+        ("streamers:\n  - 5", "streamers[0] (line 2)"),
+        ("- 1", "the file (line 1)"),
+        ("log: {level: INFO}\nlog: {level: DEBUG}", "log (line 2): written twice"),
+        ("publish: {member_url: bilibili.com}", "publish.member_url (line 1): an address starts with"),
+        ("record: {split_size: 4 apples}", "record.split_size (line 1)"),
+        ("watch: !!python/object:os.system {}", "watch (line 1): the tag tag:yaml.org,2002:python/object:os.system"),
+        ("drop_folders: [{directory: recordings/x}]", "drop_folders[0].directory (line 1): overlaps recordings."),
+        ("drop_folders: [{directory: a}, {directory: a/b}]", "drop_folders[1].directory (line 1): overlaps"),
+        ('templates: {a: {title: "{started_at:%"}}', "templates.a.title (line 1)"),
+        ('templates: {a: {title: "{title.x}"}}', "templates.a.title (line 1)"),
+        ("streamers: [{name: A, url: u}, {name: a, url: u}]", "streamers[1].name (line 1): streamers[0] has this name"),
+    ],
+)
+def test_bad_input_is_refused_with_its_place(text, place):
+    assert any(place in line for line in problems(text)), problems(text)
+
+
+def test_a_bomb_of_aliases_is_refused_quickly():
+    levels = "a: &a [1,1,1,1,1,1,1,1,1]\n" + "".join(
+        f"{chr(98 + n)}: &{chr(98 + n)} [{','.join(['*' + chr(97 + n)] * 9)}]\n" for n in range(9)
+    )
+    assert "too many values" in problems(levels)[0]
+
+
+@pytest.mark.parametrize("raw", [b"\xff\xfe\x00", b"\x00", b"x" * (1 << 21), b"[" * 5000])
+def test_garbage_is_refused_without_a_traceback(raw):
+    assert problems(raw)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml: No such file") as caught:
+        load(tmp_path / "nowhere.yaml")
+    assert "config.example.yaml" in caught.value.hint
+
+
+def test_paths_are_relative_to_the_file(tmp_path):
+    text = "recordings: {directory: rec, data_directory: /abs}\naccounts: {a: {cookies: ~/c}}"
+    (tmp_path / "c.yaml").write_text(text)
+    loaded = load(tmp_path / "c.yaml")
+    assert loaded.recordings.directory == tmp_path / "rec"
+    assert loaded.recordings.data_directory == Path("/abs")
+    assert loaded.accounts["a"].cookies == Path.home() / "c"
+
+
+def test_sections_are_frozen():
+    with pytest.raises(ValueError, match="frozen"):
+        Config().watch.quiet_seconds = 1  # type: ignore[misc]
+
+
+def test_placeholders_are_filled_in_local_time():
+    at = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
+    text = fill("{streamer}/{title}/{started_at:%Y}/{part}/{file}", streamer="s", title="t", started_at=at, file="f")
+    assert text == f"s/t/{at.astimezone():%Y}/1/f"
+
+
+def test_every_setting_is_documented():
+    for name in dir(config):
+        model = getattr(config, name)
+        if isinstance(model, type) and issubclass(model, Section) and model not in (Section, Config):
+            assert model.__doc__
+            assert [n for n, info in model.model_fields.items() if not info.description] == []
