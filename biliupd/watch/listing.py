@@ -1,0 +1,180 @@
+"""What lies in a directory, as values.
+
+Runs on the watcher thread. Touches watched directories: lists, stats, and for a moment opens a file for reading to ask
+the kernel for a lease; never writes. Paths are absolute and in the form of `os.fsdecode`: bytes that are no UTF-8
+appear as surrogates.
+"""
+
+import errno
+import fcntl
+import fnmatch
+import functools
+import os
+import re
+import signal
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+SEGMENT_SUFFIXES = (".ts", ".m4s", ".m3u8")  #: media segments and playlists: they belong to their directory
+INIT_NAME = "init.mp4"  #: the init section of fMP4 segments, which belongs to them
+
+_EXACT = frozenset({
+    "thumbs.db", "desktop.ini", "@eadir", "lost+found", "system volume information",
+    "#recycle", "@recycle", "$recycle.bin", "#snapshot", "@recently-snapshot",  # what was thrown away stays away
+})
+# The dot covers ._x, .DS_Store, .~tmp~, .rsync-partial, .stversions, .syncthing.x.tmp and rsync's .x.AbCdEf, too.
+_PREFIXES = (".", "~$", "~syncthing~")
+_SUFFIXES = (".part", ".partial", ".crdownload", ".filepart", ".tmp", ".download", ".aria2", ".!qb")
+
+
+class Entry(NamedTuple):
+    """A regular file. Times in nanoseconds since 1970, by the clock of the file system."""
+
+    path: str
+    size_bytes: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+    device: int
+
+
+@functools.lru_cache(maxsize=16)
+def _extra(patterns: tuple[str, ...]) -> Callable[[str], re.Match[str] | None]:
+    return re.compile("|".join(fnmatch.translate(pattern) for pattern in patterns), re.IGNORECASE).match
+
+
+def ignored(name: str, extra: Sequence[str] = ()) -> bool:
+    """Whether the last part of a path, of a file or a directory, is a temporary or foreign one.
+
+    `extra` are further patterns such as `*.bak`. Upper and lower case are the same.
+    """
+    lower = name.lower()
+    if lower.startswith(_PREFIXES) or lower.endswith(_SUFFIXES) or lower in _EXACT:
+        return True
+    return bool(extra) and _extra(tuple(extra))(name) is not None
+
+
+def is_segment(path: str) -> bool:
+    """Whether a name belongs to its directory rather than being a thing of its own."""
+    return path.lower().endswith(SEGMENT_SUFFIXES) or os.path.basename(path) == INIT_NAME
+
+
+def scan(
+    root: str, ignored: Callable[[str], bool], unreadable: Callable[[str, OSError], None] | None = None
+) -> Iterator[Entry]:
+    """Every regular file below `root`, in no order.
+
+    Directories behind symbolic links are not entered; a link to a file counts when the file is inside `root`.
+    `unreadable(path, error)` is called for each directory or file that could not be looked at: the listing is then not
+    complete. What vanishes meanwhile is left out and is no error.
+    """
+    real_root = os.path.realpath(root)
+    directories = [root]
+    while directories:
+        directory = directories.pop()
+        try:
+            with os.scandir(directory) as items:
+                for item in items:
+                    if ignored(item.name):
+                        continue
+                    if item.is_dir(follow_symlinks=False):
+                        directories.append(item.path)
+                        continue
+                    try:
+                        found = _entry(item, real_root)
+                    except FileNotFoundError:
+                        continue
+                    except OSError as error:
+                        if unreadable is not None:
+                            unreadable(item.path, error)
+                        continue
+                    if found is not None:
+                        yield found
+        except OSError as error:
+            if unreadable is not None and (directory == root or not isinstance(error, FileNotFoundError)):
+                unreadable(directory, error)
+
+
+def _entry(item: "os.DirEntry[str]", real_root: str) -> Entry | None:
+    if item.is_symlink():
+        return _linked(item.path, real_root)
+    info = item.stat(follow_symlinks=False)
+    if not stat.S_ISREG(info.st_mode):
+        return None
+    return Entry(item.path, info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino, info.st_dev)
+
+
+def _linked(path: str, real_root: str) -> Entry | None:
+    """The file behind a symbolic link, when it is one and inside the root."""
+    target = os.path.realpath(path)
+    if not target.startswith(real_root.rstrip("/") + "/"):
+        return None
+    try:
+        info = os.stat(target, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(info.st_mode):
+        return None
+    return Entry(path, info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino, info.st_dev)
+
+
+def look(path: str, root: str | None = None) -> Entry | None:
+    """The regular file at `path`; None when there is none.
+
+    A symbolic link counts as in `scan` when `root` is given, else not at all. Raises OSError when one cannot tell, for
+    instance because a directory on the way may not be searched.
+    """
+    try:
+        info = os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if stat.S_ISLNK(info.st_mode):
+        return _linked(path, os.path.realpath(root)) if root is not None else None
+    if not stat.S_ISREG(info.st_mode):
+        return None
+    return Entry(path, info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino, info.st_dev)
+
+
+def segments(directory: str, ignored: Callable[[str], bool]) -> tuple[Entry, ...]:
+    """Segments, playlists and init section directly in a directory, by path; empty when it is gone.
+
+    Raises OSError when one cannot tell.
+    """
+    found = []
+    try:
+        with os.scandir(directory) as items:
+            for item in items:
+                if not is_segment(item.name) or ignored(item.name) or not item.is_file(follow_symlinks=False):
+                    continue
+                try:
+                    entry = _entry(item, directory)
+                except FileNotFoundError:
+                    continue
+                if entry is not None:
+                    found.append(entry)
+    except (FileNotFoundError, NotADirectoryError):
+        return ()
+    return tuple(sorted(found))
+
+
+def open_for_writing(path: str) -> bool:
+    """Whether a process on this machine has the file open or mapped for writing; False when one cannot tell.
+
+    A read lease (fcntl(2)) is granted only while nobody writes. It needs the file's owner or CAP_LEASE and a local
+    file system. A writer that opens the file in the microseconds the lease lasts is held up by the kernel, and we are
+    signalled: SIGURG, which does nothing by default, instead of SIGIO, which would end the process.
+    """
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.fcntl(file, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError as error:
+        return error.errno == errno.EAGAIN
+    finally:
+        os.close(file)
+    return False
