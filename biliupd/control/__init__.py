@@ -1,0 +1,1 @@
+"""The HTTP interface. Knows the catalog; what else it needs the daemon gives it as callables."""
