@@ -1,0 +1,69 @@
+"""One daemon per data directory: a lock the kernel gives back however the daemon ends. Its file holds the pid."""
+
+import fcntl
+import os
+from pathlib import Path
+from types import TracebackType
+
+from biliupd.errors import PermanentError
+
+
+class AlreadyRunning(PermanentError):
+    """Another daemon has this data directory; `pid` is its process."""
+
+    def __init__(self, path: Path, pid: int | None) -> None:
+        who = f"process {pid}" if pid else "another process"
+        super().__init__(f"{who} runs on {path.parent} already", hint="biliupd stop ends it")
+        self.pid = pid
+
+
+class DataLock:
+    """A context manager; entering raises AlreadyRunning. Serves as python-daemon's pid file, too."""
+
+    def __init__(self, data_directory: Path) -> None:
+        self.path = data_directory / "biliupd.pid"
+        self._fd: int | None = None
+
+    def __enter__(self) -> "DataLock":
+        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(fd)
+            raise AlreadyRunning(self.path, _pid_in(self.path)) from error
+        os.ftruncate(fd, 0)
+        os.write(fd, f"{os.getpid()}\n".encode())
+        self._fd = fd
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._fd is not None:
+            os.ftruncate(self._fd, 0)
+            os.close(self._fd)
+            self._fd = None
+
+
+def holder(data_directory: Path) -> int | None:
+    """The pid of the daemon that runs on a data directory, or None."""
+    path = data_directory / "biliupd.pid"
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _pid_in(path)
+    finally:
+        os.close(fd)
+    return None
+
+
+def _pid_in(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None

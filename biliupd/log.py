@@ -1,0 +1,88 @@
+"""Where log lines go: stderr (the journal under systemd) and a rotating file; no secret gets into either.
+
+Set up by `daemon` once; everybody else only says `logger.bind(video=...)`.
+"""
+
+import logging
+import os
+import re
+import sys
+from collections.abc import Iterable
+from logging.handlers import RotatingFileHandler
+from typing import TYPE_CHECKING
+
+from loguru import logger
+
+from biliupd.config import LogConfig
+
+if TYPE_CHECKING:
+    from loguru import Message, Record
+
+_NAMED = re.compile(
+    r"((?:SESSDATA|bili_jct|access_key|access_token|refresh_token|sign|csrf|upload_id|uploadId|auth|token)"
+    r"[\"']?\s*[=:]\s*[\"']?)[^\s&;,\"'}]+",
+    re.IGNORECASE,
+)
+_PRIORITY = {"CRITICAL": 2, "ERROR": 3, "WARNING": 4, "SUCCESS": 5, "INFO": 6, "DEBUG": 7, "TRACE": 7}
+_hidden: set[str] = set()
+
+
+def hide(secrets: Iterable[str]) -> None:
+    """Keep these values out of every line from now on."""
+    _hidden.update(secret for secret in secrets if len(secret) >= 6)
+
+
+def redact(text: str) -> str:
+    """`text` without known secrets and without the values of parameters that carry such."""
+    for secret in tuple(_hidden):
+        text = text.replace(secret, "***")
+    return _NAMED.sub(r"\1***", text)
+
+
+def set_up(config: LogConfig, *, stderr: bool = True) -> None:
+    """Send log lines to stderr and to the file of the settings; called again, it replaces what was there."""
+    logger.remove()
+    logger.configure(patcher=_one_line)
+    if stderr:
+        journal = bool(os.environ.get("JOURNAL_STREAM"))
+
+        def to_stderr(message: "Message") -> None:
+            # systemd reads the priority from <N>, and knows the time itself
+            prefix = f"<{_PRIORITY.get(message.record['level'].name, 6)}>" if journal else ""
+            sys.stderr.write(prefix + redact(message))
+
+        when = "" if journal else "{time:HH:mm:ss} {level: <7} "
+        logger.add(to_stderr, level=config.level, format=_with(when), colorize=False, diagnose=False)
+    if config.file is not None:
+        config.file.parent.mkdir(parents=True, exist_ok=True)
+        handler = RotatingFileHandler(
+            config.file, maxBytes=int(config.rotate_size), backupCount=config.keep_files, encoding="utf-8", delay=True
+        )
+
+        def to_file(message: "Message") -> None:
+            handler.handle(logging.makeLogRecord({"msg": redact(message).rstrip("\n")}))
+
+        logger.add(to_file, level=config.level, format=_with("{time:YYYY-MM-DDTHH:mm:ss.SSSZ} {level: <7} "),
+                   colorize=False, diagnose=False)  # fmt: skip
+
+
+def _one_line(record: "Record") -> None:
+    """A file's name may hold a line break; it must not forge a line."""
+    if not record["message"].isprintable():
+        record["message"] = "".join(
+            c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in record["message"]
+        )
+
+
+def _with(when: str) -> "Format":
+    def form(record: "Record") -> str:
+        bound = " ".join(f"{name}={{extra[{name}]}}" for name in record["extra"])
+        return when + (f"[{bound}] " if bound else "") + "{message}\n{exception}"
+
+    return form
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Format = Callable[[Record], str]
