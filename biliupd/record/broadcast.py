@@ -1,0 +1,162 @@
+"""The file `broadcast.json` in a broadcast's folder: what is known of one show, its figures and its gaps.
+
+Written by the recorder while one runs, else by the crew; read by whoever wants to know. Also says whether the recorder
+named in it still lives. Light, because a recorder process imports it.
+"""
+
+import fcntl
+import json
+import os
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+
+from biliupd.errors import PermanentError
+from biliupd.record.disk import replace_file
+
+NAME = "broadcast.json"
+
+
+@dataclass
+class Figures:
+    """Sums over the broadcast; `bitrate` is that of the last seconds, in bits per second."""
+
+    bytes: int = 0
+    media_seconds: float = 0.0
+    files: int = 0
+    reconnects: int = 0
+    bitrate: float = 0.0
+
+
+@dataclass
+class Broadcast:
+    """One show of one streamer. Moments are ISO 8601 texts with their offset (UTC), empty or None when not known.
+
+    `gaps`: {at, file, media_seconds_at, seconds, cause}; negative seconds: the stream's clock stepped back.
+    `files`: {name, seconds, bytes}, name relative to the folder. `position`: where an HLS recording goes on.
+    """
+
+    id: str
+    streamer: str
+    platform: str = ""
+    url: str = ""
+    title: str = ""
+    cover_url: str = ""
+    live_id: str = ""
+    started_at: str = ""
+    ended_at: str | None = None
+    task_id: str = ""
+    pid: int | None = None
+    pid_started: int | None = None
+    boot_id: str = ""
+    exit: str | None = None
+    last_media_at: str | None = None
+    figures: Figures = field(default_factory=Figures)
+    gaps: list[dict[str, Any]] = field(default_factory=list)
+    files: list[dict[str, Any]] = field(default_factory=list)
+    position: dict[str, Any] | None = None
+    unknown: dict[str, Any] = field(default_factory=dict)
+    """Keys of the file that this version does not know; they are written back."""
+
+
+_HINTS = get_type_hints(Broadcast)
+_FIGURES = {item.name for item in fields(Figures)}
+
+
+def read(directory: Path) -> Broadcast | None:
+    """The broadcast of a folder; None when it has none.
+
+    Raises `PermanentError` when the file is there and cannot be used.
+    """
+    path = directory / NAME
+    try:
+        content = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        raise PermanentError(f"{path}: {type(error).__name__}: not a readable broadcast.json") from error
+    if not isinstance(content, dict) or not all(isinstance(content.get(key), str) for key in ("id", "streamer")):
+        raise PermanentError(f"{path}: has no id and streamer")
+    unknown = {key: content.pop(key) for key in list(content) if key not in _HINTS or key == "unknown"}
+    for key, value in content.items():
+        if key != "figures" and not _fits(value, _HINTS[key]):
+            raise PermanentError(f"{path}: {key} is of the wrong kind")
+    if not all(isinstance(item, dict) for key in ("gaps", "files") for item in content.get(key, ())):
+        raise PermanentError(f"{path}: gaps and files hold objects only")
+    figures = content.pop("figures", {})
+    if not isinstance(figures, dict) or not all(isinstance(value, int | float) for value in figures.values()):
+        raise PermanentError(f"{path}: figures are numbers")
+    known = {key: value for key, value in figures.items() if key in _FIGURES}
+    return Broadcast(**content, figures=Figures(**known), unknown=unknown)
+
+
+def _fits(value: object, hint: Any) -> bool:
+    """Whether a value from JSON is of an annotated kind; of lists and dicts only the outside is looked at."""
+    kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    return any(isinstance(value, get_origin(kind) or kind) for kind in kinds)
+
+
+def write(directory: Path, broadcast: Broadcast, *, durable: bool = True) -> None:
+    """Put it into its folder: `.part`, fsync, rename, fsync of the folder unless not `durable`. Raises `OSError`."""
+    content = asdict(broadcast)
+    content = {**content.pop("unknown"), **content}
+    replace_file(directory / NAME, json.dumps(content, ensure_ascii=False, indent=1).encode(errors="replace"),
+                 durable=durable)
+
+
+def alive(broadcast: Broadcast) -> bool:
+    """True while the recorder named in it runs: same boot, same process (pid and start time), and no zombie."""
+    if broadcast.pid is None or broadcast.boot_id != boot_id():
+        return False
+    state, started = _process(broadcast.pid)
+    return started is not None and started == broadcast.pid_started and state not in "ZX"
+
+
+def process_started(pid: int) -> int | None:
+    """Start time of a process in clock ticks since boot (field 22 of /proc/PID/stat); None when there is none."""
+    return _process(pid)[1]
+
+
+def _process(pid: int) -> tuple[str, int | None]:
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return "", None
+    after_name = text.rpartition(")")[2].split()  # the name may hold spaces and brackets
+    return after_name[0], int(after_name[19])
+
+
+def boot_id() -> str:
+    """A text that changes with each boot of the machine; empty where the kernel does not tell."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def lock(directory: Path) -> int | None:
+    """Hold a folder for one recorder: a descriptor that holds the lock until it is closed, None when another has it.
+
+    Raises `OSError` when the folder cannot be opened. A file system without locks lets everyone in.
+    """
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        return None
+    except OSError:
+        pass
+    return handle
+
+
+def locked(directory: Path) -> bool:
+    """True while a recorder holds the folder."""
+    try:
+        handle = lock(directory)
+    except OSError:
+        return False
+    if handle is not None:
+        os.close(handle)
+    return handle is None

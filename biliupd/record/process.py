@@ -1,0 +1,91 @@
+"""One recorder process, seen from the daemon: start it, look whether it lives, signal it, read its log.
+
+Runs on the crew thread. A recorder is a child of the daemon that started it, and of nobody after a restart; both are
+watched the same way here.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import biliupd
+from biliupd.errors import TemporaryError
+from biliupd.record import broadcast as broadcasts
+from biliupd.record.broadcast import Broadcast
+
+LONGEST_RELAY = 256 << 10  # bytes of log read in one turn
+
+
+class Process:
+    """A recorder that was started, or adopted when `child` is None."""
+
+    def __init__(self, directory: Path, log_path: Path, child: "subprocess.Popen[bytes] | None" = None) -> None:
+        self.exit_code: int | None = None
+        self._directory = directory
+        self._log_path = log_path
+        self._child = child
+        self._log_at = log_path.stat().st_size if child is None and log_path.exists() else 0
+
+    @classmethod
+    def started(cls, spec_path: Path, directory: Path, log_path: Path) -> "Process":
+        """Start `python -m biliupd.record.recorder`. Raises `TemporaryError` when the system refuses."""
+        try:
+            log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            try:
+                size = os.fstat(log).st_size
+                child = subprocess.Popen(
+                    [sys.executable, "-m", "biliupd.record.recorder", str(spec_path)],
+                    stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                    cwd=Path(biliupd.__file__).parents[1])
+            finally:
+                os.close(log)
+        except OSError as error:
+            raise TemporaryError(f"cannot start a recorder: {error.strerror}") from error
+        process = cls(directory, log_path, child)
+        process._log_at = size
+        return process
+
+    @property
+    def pid(self) -> int | None:
+        """None for an adopted one: broadcast.json tells."""
+        return self._child.pid if self._child else None
+
+    def alive(self, broadcast: Broadcast) -> bool:
+        """Whether it runs still; reaps it when it was ours and has ended."""
+        if self._child is not None:
+            self.exit_code = self._child.poll()
+            return self.exit_code is None
+        if broadcasts.alive(broadcast):
+            return True
+        if broadcast.pid is not None:
+            with contextlib.suppress(ChildProcessError):  # a crew before us in this very process began it
+                os.waitpid(broadcast.pid, os.WNOHANG)
+        return broadcasts.locked(self._directory)
+
+    def signal(self, broadcast: Broadcast, number: signal.Signals) -> None:
+        """Send a signal, but only to that very process."""
+        if self._child is not None:
+            self._child.send_signal(number)
+        elif broadcast.pid is not None and broadcasts.alive(broadcast):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(broadcast.pid, number)
+
+    def leave(self) -> None:
+        """Let it run on without us."""
+        if self._child is not None and self._child.returncode is None:
+            self._child.returncode = 0  # nobody waits for it: keeps subprocess from complaining, and from reaping
+
+    def log_lines(self) -> list[str]:
+        """Whole lines that its log has gained since the last call."""
+        try:
+            with self._log_path.open("rb") as log:
+                log.seek(self._log_at)
+                text = log.read(LONGEST_RELAY)
+        except OSError:
+            return []
+        whole = text[:text.rfind(b"\n") + 1] if len(text) < LONGEST_RELAY else text
+        self._log_at += len(whole)
+        return whole.decode(errors="replace").splitlines()
