@@ -25,7 +25,7 @@ from biliupd.config import LiveConfig, Streamer
 from biliupd.errors import TemporaryError
 from biliupd.live.platform import LiveStatus, LiveStream, Platform, State, platform_for
 
-STAGGER_SECONDS = 0.1  # between the first looks at two rooms
+STAGGER_SECONDS = 0.05  # between the first looks at two rooms
 JITTER = 0.2
 CLOCK_JUMP_SECONDS = 30.0
 LONGEST_PAUSE_SECONDS = 600.0
@@ -253,10 +253,10 @@ class Poller:
         return None
 
     def _look_soon(self, room: _Room) -> None:
-        wait = SOON_SECONDS[min(room.streamless_count, len(SOON_SECONDS) - 1)]
-        due = datetime.now(UTC) + timedelta(seconds=wait)
+        now = datetime.now(UTC)
+        due = now + timedelta(seconds=SOON_SECONDS[min(room.streamless_count, len(SOON_SECONDS) - 1)])
         with self._lock:
-            if self._current(room) and room.job and room.job.next_run_time > due:
+            if self._current(room) and room.job and not now < room.job.next_run_time <= due:
                 room.job.modify(next_run_time=due)
 
 

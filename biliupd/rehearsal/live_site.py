@@ -246,7 +246,7 @@ class LiveSite:
         flows: Callable[[], bool] = room.feed.flowing.is_set if room.protocol == "flv" else room.playlist.exists
         deadline = time.monotonic() + MEDIA_DEADLINE_SECONDS
         while not flows():
-            if room.process.poll() is not None or time.monotonic() > deadline or self.stop.wait(0.02):
+            if room.feed.ended or time.monotonic() > deadline or self.stop.wait(0.02):
                 _end(room)
                 complaint = (room.directory / "ffmpeg.log").read_text(errors="replace").strip()[-300:]
                 raise BiliupdError(f"ffmpeg brought no media for {room_id}: {complaint}")

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from urllib.request import Request, urlopen
 
 import pytest
 from support import wait_until
@@ -51,8 +52,8 @@ def test_a_room_is_live_while_its_media_runs_and_offline_when_the_site_says_so(s
     assert status.state is State.LIVE, status
     stream = platform.stream(url, LIVE)
     assert stream.protocol == protocol
-    command = ["ffmpeg", "-v", "error", "-i", stream.url, "-t", "0.5", "-f", "null", "-"]
-    assert subprocess.run(command, capture_output=True, timeout=20, check=True).stderr == b""
+    with urlopen(Request(stream.url, headers=dict(stream.headers)), timeout=5) as media:
+        assert media.read(7).startswith(b"FLV\x01" if protocol == "flv" else b"#EXTM3U")
     if name == "rehearsal":
         assert (status.title, status.live_id) == ("A title", "r-1")
         assert status.started_at is not None
