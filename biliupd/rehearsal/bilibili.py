@@ -33,6 +33,7 @@ class Bilibili:
         self._lock = threading.Lock()
         self._log: deque[Request] = deque(maxlen=KEPT_REQUESTS)
         self._faults: list[_Fault] = []
+        self._under_way: list[str] = []
         self.lines = dict(LINES)
         self._server = Server(port, ssl_context, self._answer, self._note)
         self.address = f"127.0.0.1:{self._server.server_address[1]}"
@@ -55,6 +56,12 @@ class Bilibili:
         """Every request that was answered or dropped, oldest first (the last 20,000)."""
         with self._lock:
             return list(self._log)
+
+    @property
+    def under_way(self) -> list[str]:
+        """Routes of the requests being answered at this moment."""
+        with self._lock:
+            return list(self._under_way)
 
     @property
     def archives(self) -> list[Archive]:
@@ -200,22 +207,31 @@ class Bilibili:
 
     def _answer(self, incoming: Incoming) -> tuple[str, Answer]:
         route, handler = self._find(incoming)
+        with self._lock:
+            self._under_way.append(route)
+        try:
+            return route, self._handle(route, handler, incoming)
+        finally:
+            with self._lock:
+                self._under_way.remove(route)
+
+    def _handle(self, route: str, handler: Callable[[Incoming], Answer], incoming: Incoming) -> Answer:
         fault = self._next_fault(route)
         if fault and fault.seconds:
             self._server.closing.wait(fault.seconds)
         if fault and not fault.after and (fault.drop or fault.answer):
             if fault.drop or not fault.answer:
                 raise Dropped(route)
-            return route, fault.answer
+            return fault.answer
         try:
             answer = handler(incoming)
         except Refused as refused:
-            return route, refused.answer
+            return refused.answer
         if fault and fault.after:
             if fault.drop or not fault.answer:
                 raise Dropped(route)
-            return route, fault.answer
-        return route, answer
+            return fault.answer
+        return answer
 
     def _find(self, incoming: Incoming) -> tuple[str, Callable[[Incoming], Answer]]:
         known = self._routes.get((incoming.method, incoming.path))

@@ -9,6 +9,9 @@ import pytest
 import trustme
 from connect_proxy import HOSTS
 
+from biliupd.config import PublishConfig
+from biliupd.publish.credential import Credential
+from biliupd.publish.member import Member
 from biliupd.rehearsal.bilibili import Bilibili
 
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
@@ -65,5 +68,30 @@ def tls(authority: trustme.CA) -> Callable[[], ssl.SSLContext]:
         context.set_alpn_protocols(["http/1.1"])
         leaf.configure_cert(context)
         return context
+
+    return make
+
+
+@pytest.fixture
+def settings(bilibili: Bilibili) -> Callable[..., PublishConfig]:
+    """A publish section that leads to the stand-in, with what a test wants otherwise."""
+
+    def make(**changes) -> PublishConfig:
+        return PublishConfig(**{
+            "member_url": bilibili.url, "passport_url": bilibili.url, "api_url": bilibili.url, "line": "tx",
+            "timeout_seconds": 10, **changes})
+
+    return make
+
+
+@pytest.fixture
+def member(bilibili: Bilibili, settings: Callable[..., PublishConfig], tmp_path: Path) -> Member:
+    return Member(settings(), Credential.load(bilibili.write_cookies(tmp_path / "cookies.json")))
+
+
+@pytest.fixture
+def member_with(bilibili: Bilibili, settings: Callable[..., PublishConfig], tmp_path: Path) -> Callable[..., Member]:
+    def make(**changes) -> Member:
+        return Member(settings(**changes), Credential.load(bilibili.write_cookies(tmp_path / "cookies.json")))
 
     return make

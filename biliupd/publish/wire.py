@@ -1,0 +1,169 @@
+"""One keep-alive HTTP connection for bytes in bulk, and which certificates are believed.
+
+requests costs a fifth more time and processor than http.client fed with blocks of 256 KiB (one sendall of a big
+buffer is one SSL_write outside the GIL), so parts go through here and everything else through requests. A Wire is
+used by one thread; `cut` may come from any other and wakes it.
+"""
+
+import contextlib
+import http.client
+import os
+import socket
+import ssl
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from urllib.parse import SplitResult, unquote, urlsplit
+
+import requests.auth
+import requests.utils
+
+from biliupd.errors import PermanentError
+
+CONNECT_SECONDS = 15.0
+LARGEST_ANSWER_BYTES = 1 << 20
+Buffer = bytes | memoryview
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer, whatever its status; header names in lower case."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+def trusted() -> str:
+    """The file or directory of certificates believed: the variables that requests and OpenSSL know, else certifi's."""
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR"):
+        if os.environ.get(name):
+            return os.environ[name]
+    return str(requests.utils.DEFAULT_CA_BUNDLE_PATH)
+
+
+@lru_cache(maxsize=4)
+def _context(trusted: str) -> ssl.SSLContext:
+    folder = os.path.isdir(trusted)
+    context = ssl.create_default_context(cafile=None if folder else trusted, capath=trusted if folder else None)
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+class Wire:
+    """A connection to the host of `url`, made when first needed and again after any failure.
+
+    `request` raises OSError or http.client.HTTPException. Each operation on the socket may take `timeout_seconds`.
+    """
+
+    def __init__(self, url: str, timeout_seconds: float) -> None:
+        self._url: SplitResult = urlsplit(url)
+        self._timeout_seconds = timeout_seconds
+        self._http: http.client.HTTPConnection | None = None
+        self._cut = False
+        self._headers: dict[str, str] = {}
+        self.busy_since: float | None = None  #: monotonic moment at which the request under way began
+
+    def request(
+        self, method: str, target: str, headers: dict[str, str], body: Buffer | Iterable[Buffer] | None = None
+    ) -> Reply:
+        """Send and wait for the answer. `target` is path and query; a body that is not bytes needs Content-Length."""
+        self.busy_since = time.monotonic()
+        try:
+            connection = self._connected()
+            return self._exchange(connection, method, self._target(target), {**self._headers, **headers}, body)
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            self.busy_since = None
+
+    def _exchange(
+        self, connection: http.client.HTTPConnection, method: str, target: str, headers: dict[str, str],
+        body: Buffer | Iterable[Buffer] | None,
+    ) -> Reply:
+        try:
+            connection.request(method, target, body, headers)
+        except (BrokenPipeError, ConnectionResetError):
+            if self._cut or connection.sock is None:
+                raise
+            connection.sock.settimeout(1)  # a server that refuses a body answers and hangs up before it has read it
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                reply = self._read(connection)
+                self.close()  # part of the body is still unsent
+                return reply
+            raise
+        return self._read(connection)
+
+    def _read(self, connection: http.client.HTTPConnection) -> Reply:
+        with connection.getresponse() as response:
+            content = response.read(LARGEST_ANSWER_BYTES)
+            if not response.isclosed() and response.read(1):
+                raise http.client.HTTPException("an answer that does not end")
+            return Reply(response.status, {name.lower(): text for name, text in response.headers.items()}, content)
+
+    def cut(self) -> None:
+        """End the connection under whoever is using it, and let no other be made."""
+        self._cut = True
+        connection = self._http
+        if connection is not None and connection.sock is not None:
+            with contextlib.suppress(OSError):  # past TLS: its own shutdown is not for another thread to call
+                socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
+
+    def hang_up(self) -> None:
+        """End the request under way; the next one connects again."""
+        self.cut()
+        self._cut = False
+
+    def close(self) -> None:
+        connection, self._http = self._http, None
+        if connection is not None:
+            connection.close()
+
+    def _connected(self) -> http.client.HTTPConnection:
+        if self._http is None or self._http.sock is None:
+            self._http = self._open()
+            self._http.connect()
+            self._http.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._http.sock.settimeout(self._timeout_seconds)
+        if self._cut:
+            raise ConnectionAbortedError("cut")
+        return self._http
+
+    def _open(self) -> http.client.HTTPConnection:
+        secure, host = self._url.scheme == "https", self._url.hostname or ""
+        port = self._url.port or (443 if secure else 80)
+        timeout = min(CONNECT_SECONDS, self._timeout_seconds)
+        proxy = _proxy(self._url.geturl())
+        at, to = (proxy.hostname or "", proxy.port or 80) if proxy else (host, port)
+        if not secure:
+            if proxy:
+                self._headers = {"Host": self._url.netloc, **_authorization(proxy)}
+            return http.client.HTTPConnection(at, to, timeout=timeout)
+        connection = http.client.HTTPSConnection(at, to, timeout=timeout, context=_context(trusted()))
+        if proxy:
+            connection.set_tunnel(host, port, _authorization(proxy))
+        return connection
+
+    def _target(self, target: str) -> str:
+        plain_proxy = self._url.scheme == "http" and self._headers
+        return f"http://{self._url.netloc}{target}" if plain_proxy else target
+
+
+def _proxy(url: str) -> SplitResult | None:
+    found = requests.utils.select_proxy(url, requests.utils.get_environ_proxies(url, no_proxy=None))
+    if not found:
+        return None
+    proxy = urlsplit(found if "://" in found else f"http://{found}")
+    if proxy.scheme != "http":
+        raise PermanentError(f"cannot upload through a proxy of the kind {proxy.scheme}://",
+                             hint="set HTTPS_PROXY to an http:// proxy, or NO_PROXY")
+    return proxy
+
+
+def _authorization(proxy: SplitResult) -> dict[str, str]:
+    if not proxy.username:
+        return {}
+    user, password = unquote(proxy.username), unquote(proxy.password or "")
+    return {"Proxy-Authorization": requests.auth._basic_auth_str(user, password)}

@@ -1,0 +1,290 @@
+"""Uploading a file, whatever the way does to it."""
+
+import hashlib
+import os
+import threading
+import time
+
+import pytest
+from support import wait_until
+
+from biliupd.errors import NeedsPerson, PermanentError, Stopped, TemporaryError
+from biliupd.publish.line import named
+from biliupd.publish.upos import upload
+
+LINE = named("tx")
+
+
+@pytest.fixture
+def send(member):
+    def send(path, member=member, **options):
+        return upload(path, member, LINE, **{"stop": threading.Event(), **options})
+
+    return send
+
+
+def same(bilibili, done, path):
+    stored = bilibili.objects.get(done.filename)
+    return stored.completed and bilibili.sha256(done.filename) == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_file_arrives_byte_by_byte_in_parts(bilibili, send, clip):
+    done = send(clip)
+    assert same(bilibili, done, clip)
+    assert (done.size_bytes, done.line, done.cid) == (
+        clip.stat().st_size, "tx", bilibili.objects.get(done.filename).biz_id)
+    assert sorted(bilibili.chunks_seen) == [1, 2, 3, 4, 5]
+    routes = [request.route for request in bilibili.requests]
+    assert (routes[0], routes[1], routes[-1]) == ("preupload", "init", "complete")
+    query = bilibili.requests[0].query
+    assert (query["name"], query["size"], query["upcdn"]) == (clip.name, str(clip.stat().st_size), "tx")
+
+
+@pytest.mark.parametrize("size", [1, 65535, 65536, 65537, 131072])
+def test_the_edges_of_parts(bilibili, send, tmp_path, size):
+    path = tmp_path / "edge.flv"
+    path.write_bytes(os.urandom(size))
+    assert same(bilibili, send(path), path)
+    assert len(bilibili.chunks_seen) == -(-size // 65536)
+
+
+def test_parts_larger_than_a_block_keep_their_order(bilibili, send, tmp_path):
+    bilibili.chunk_size_bytes = 700_001
+    path = tmp_path / "large.mp4"
+    path.write_bytes(os.urandom(3_000_000))
+    assert same(bilibili, send(path), path)
+
+
+def test_each_thread_keeps_its_connection(bilibili, member_with, send, tmp_path):
+    path = tmp_path / "many.mp4"
+    path.write_bytes(os.urandom(65536 * 20))
+    opened = []
+    answer = bilibili._server.process_request
+    bilibili._server.process_request = lambda *arguments: (opened.append(1), answer(*arguments))
+    send(path, member_with(parallel_parts=2))
+    assert len(bilibili.chunks_seen) == 20
+    assert len(opened) <= 4, "preupload, init and complete, two for the parts"
+
+
+def test_as_many_parts_at_a_time_as_the_setting_says(bilibili, member_with, send, tmp_path):
+    path = tmp_path / "many.mp4"
+    path.write_bytes(os.urandom(65536 * 8))
+    for parallel in (1, 4):
+        bilibili.stall("put", 0.2, times=8)
+        before = len(bilibili.requests)
+        send(path, member_with(parallel_parts=parallel))
+        puts = [(put.at.timestamp(), put.at.timestamp() + put.seconds)
+                for put in bilibili.requests[before:] if put.route == "put"]
+        most = max(sum(1 for begin, end in puts if begin <= moment < end) for moment, _ in puts)
+        assert most == parallel
+
+
+def test_a_dropped_connection_costs_that_part_only(bilibili, send, member_with, clip):
+    bilibili.drop_connection(on_chunk=3, times=1)
+    done = send(clip, member_with(parallel_parts=1))
+    assert bilibili.chunks_seen == [1, 2, 3, 3, 4, 5]
+    assert same(bilibili, done, clip)
+
+
+@pytest.mark.parametrize("status", [500, 502, 504, 429, 408])
+def test_a_part_that_is_refused_for_now_is_sent_again(bilibili, send, clip, status):
+    bilibili.fail("put", status, times=3)
+    assert same(bilibili, send(clip), clip)
+    assert len(bilibili.chunks_seen) == 8
+
+
+def test_a_part_that_fails_every_time_ends_the_upload_for_now(bilibili, member_with, send, clip):
+    bilibili.fail("put", 500, times=99)
+    with pytest.raises(TemporaryError, match=r"part \d failed 3 times.*HTTP 500"):
+        send(clip, member_with(part_attempts=3))
+    assert len(bilibili.chunks_seen) <= 9
+
+
+@pytest.mark.parametrize("route", ["init", "put", "complete"])
+def test_a_reset_or_an_error_anywhere_is_tried_again(bilibili, send, clip, route):
+    bilibili.drop(route)
+    bilibili.fail(route, 500)
+    assert same(bilibili, send(clip), clip)
+    assert len([request for request in bilibili.requests if request.route == "preupload"]) == 1
+
+
+def test_a_lost_answer_to_complete_is_asked_for_again(bilibili, send, clip):
+    bilibili.lose_answer("complete")
+    assert same(bilibili, send(clip), clip)
+
+
+def test_an_expired_ticket_costs_a_new_one_and_the_file_from_its_start(bilibili, member_with, send, clip):
+    bilibili.chunk_retry_delay = 0.01
+    seen = threading.Event()
+    log = bilibili._server.log
+
+    def expire_after_the_second_part(request):
+        log(request)
+        if request.route == "put" and request.query["partNumber"] == "2" and not seen.is_set():
+            seen.set()
+            bilibili.expire_tickets()
+
+    bilibili._server.log = expire_after_the_second_part
+    done = send(clip, member_with(parallel_parts=1))
+    assert same(bilibili, done, clip)
+    assert bilibili.chunks_seen == [1, 2, 3, 1, 2, 3, 4, 5]
+    assert len([request for request in bilibili.requests if request.route == "preupload"]) == 2
+
+
+def test_tickets_that_are_never_accepted_are_given_up(bilibili, send, clip):
+    bilibili.fail("put", 403, times=99)
+    with pytest.raises(TemporaryError, match="3 tickets in vain"):
+        send(clip)
+    assert len([request for request in bilibili.requests if request.route == "preupload"]) == 3
+
+
+def test_a_forgotten_upload_id_begins_anew(bilibili, send, clip):
+    bilibili.fail("complete", 404)
+    assert same(bilibili, send(clip), clip)
+
+
+def test_a_complete_that_is_not_ok_is_repeated_then_the_file_is_sent_again(bilibili, member_with, send, clip):
+    bilibili.fail("complete", 200, {"OK": 0})
+    assert same(bilibili, send(clip), clip)
+    assert len(bilibili.chunks_seen) == 5
+    bilibili.fail("complete", 200, {"OK": 0}, times=4)
+    assert same(bilibili, send(clip, member_with(part_attempts=1)), clip)
+    assert len(bilibili.chunks_seen) == 15
+
+
+def test_missing_parts_at_the_end_send_the_file_again(bilibili, send, clip):
+    bilibili.fail("complete", 500, {"error": "PART_COUNT_ERR_GOT_4_EXPECT_5"})
+    assert same(bilibili, send(clip), clip)
+    assert len(bilibili.chunks_seen) == 10
+
+
+def test_a_refusal_nobody_knows_is_permanent(bilibili, send, clip):
+    bilibili.fail("put", 400)
+    with pytest.raises(PermanentError, match="HTTP 400"):
+        send(clip)
+
+
+@pytest.mark.parametrize(("status", "body", "kind", "seconds"), [
+    (406, {"OK": 0, "code": 406, "message": "uploading too fast"}, TemporaryError, 3600),
+    (406, b"slow down", TemporaryError, 3600), (503, b"", TemporaryError, 0),
+    (200, {"OK": 0, "code": 601, "message": "x"}, NeedsPerson, 3600),
+    (400, {"OK": 0, "code": 601, "message": "x", "detail": {"v_voucher": "v"}}, NeedsPerson, 10800),
+    (200, b"<html>", TemporaryError, 0), (200, {"OK": 1}, TemporaryError, 0),
+    (200, {"OK": 1, "endpoint": "//x", "upos_uri": "upos://a/../b", "auth": "a", "chunk_size": 1, "biz_id": 1},
+     TemporaryError, 0),
+    (200, {"OK": 1, "endpoint": "//x", "upos_uri": "upos://a/b", "auth": "a\r\nb", "chunk_size": 1, "biz_id": 1},
+     TemporaryError, 0),
+])  # fmt: skip
+def test_what_preupload_refuses(bilibili, send, clip, status, body, kind, seconds):
+    bilibili.fail("preupload", status, body)
+    with pytest.raises(kind) as caught:
+        send(clip)
+    assert type(caught.value) is kind
+    assert caught.value.retry_after_seconds == seconds
+    assert bilibili.chunks_seen == []
+
+
+def test_dead_cookies_at_preupload_need_a_person(bilibili, send, clip):
+    bilibili.fail("preupload", 200, b"<html>please log in</html>")
+    bilibili.expire_login()
+    with pytest.raises(NeedsPerson, match="-101"):
+        send(clip)
+
+
+def test_progress_never_goes_back_and_ends_with_everything(bilibili, member_with, send, clip):
+    bilibili.slow(400_000)
+    bilibili.drop_connection(on_chunk=2, times=2)
+    seen, threads = [], set()
+
+    def on_progress(sent, total):
+        seen.append((sent, total))
+        threads.add(threading.current_thread())
+
+    send(clip, member_with(parallel_parts=1), on_progress=on_progress)
+    size = clip.stat().st_size
+    assert seen == sorted(seen)
+    assert len(seen) > 3
+    assert seen[-1] == (size, size)
+    assert threads == {threading.current_thread()}
+
+
+@pytest.mark.parametrize("where", ["preupload", "init", "put", "complete", "body", "pause"])
+def test_stop_ends_an_upload_within_a_second_wherever_it_is(bilibili, send, clip, where):
+    if where == "body":
+        bilibili.slow(1000)
+    elif where == "pause":
+        bilibili.chunk_retry_delay = 30
+        bilibili.fail("put", 500, times=99)
+    else:
+        bilibili.stall(where, 4, times=9)
+    stop, caught = threading.Event(), []
+
+    def run():
+        try:
+            send(clip, stop=stop)
+        except Stopped:
+            caught.append(time.monotonic())
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    if where == "pause":
+        wait_until(lambda: len([request for request in bilibili.requests if request.status == 500]) == 3)
+    else:
+        wait_until(lambda: {"body": "put"}.get(where, where) in bilibili.under_way)
+    stop.set()
+    began = time.monotonic()
+    thread.join(10)
+    assert caught
+    assert caught[0] - began < 1.2
+    bilibili.slow(0)
+
+
+def test_a_stop_that_comes_first_sends_nothing(bilibili, send, clip):
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(Stopped):
+        send(clip, stop=stop)
+    assert bilibili.requests == []
+
+
+@pytest.mark.parametrize("change", ["grown", "touched", "replaced", "gone", "shorter"])
+def test_a_file_that_changes_meanwhile_is_not_completed(bilibili, member_with, send, clip, change):
+    def meddle(sent, total):
+        if change == "grown":
+            with clip.open("ab") as file:
+                file.write(b"more")
+        elif change == "touched":
+            os.utime(clip, ns=(1, 1))
+        elif change == "replaced":
+            other = clip.with_name("other")
+            other.write_bytes(clip.read_bytes())
+            os.replace(other, clip)
+        elif change == "gone":
+            clip.unlink(missing_ok=True)
+        else:
+            os.truncate(clip, 10)
+
+    bilibili.slow(200_000)
+    with pytest.raises(TemporaryError, match="changed while it was uploaded"):
+        send(clip, member_with(parallel_parts=1), on_progress=meddle)
+    assert bilibili.filenames == []
+
+
+def test_an_empty_file_and_a_directory_are_permanent_and_a_missing_one_is_not(bilibili, send, tmp_path):
+    (tmp_path / "empty.mp4").touch()
+    with pytest.raises(PermanentError, match="empty"):
+        send(tmp_path / "empty.mp4")
+    with pytest.raises(PermanentError, match="not a regular file"):
+        send(tmp_path)
+    with pytest.raises(TemporaryError, match="No such file"):
+        send(tmp_path / "none.mp4")
+    assert bilibili.requests == []
+
+
+def test_a_request_that_trickles_for_too_long_is_ended(bilibili, member_with, send, tmp_path):
+    bilibili.chunk_size_bytes = 4 << 20
+    path = tmp_path / "slow.mp4"
+    path.write_bytes(os.urandom(4 << 20))
+    bilibili.slow(900_000)
+    with pytest.raises(TemporaryError, match="part 1 failed 1 times"):
+        send(path, member_with(timeout_seconds=0.5, part_attempts=1))
