@@ -27,7 +27,7 @@ from biliupd.publish.source import Source
 from biliupd.publish.wire import Reply, Wire
 
 RESTARTS = 2
-PATIENCE_PARTS = 4  #: a part may take this many times publish.timeout_seconds
+PATIENCE = 4  #: a request may take this many times publish.timeout_seconds as a whole, and as much more each try
 EXTRA_COMPLETE_ATTEMPTS = 3  #: everything is there already: a little more patience pays
 LONGEST_PAUSE_SECONDS = 60.0
 TICK_SECONDS = 0.1
@@ -204,13 +204,9 @@ class _Transfer:
                 wire.cut()
 
     def hang_up_late_requests(self) -> None:
-        """A request that takes far too long, though bytes may trickle, is ended and counts as failed."""
-        before = time.monotonic() - PATIENCE_PARTS * self._publish.timeout_seconds
         with self._lock:
             for wire in self._wires:
-                since = wire.busy_since
-                if since is not None and since < before:
-                    wire.hang_up()
+                wire.hang_up_if_late()
 
     def run(self) -> None:
         wire = self._wire()
@@ -219,9 +215,10 @@ class _Transfer:
         count = -(-self._source.size_bytes // self._ticket.chunk_size)
         for number in range(1, count + 1):
             numbers.put(number)
+        wires = [wire, *(self._wire() for _ in range(1, min(self._publish.parallel_parts, count)))]
         workers = [
-            threading.Thread(target=self._work, args=(numbers, upload_id, count), name="upload part", daemon=True)
-            for _ in range(min(self._publish.parallel_parts, count))]
+            threading.Thread(target=self._work, args=(one, numbers, upload_id, count), name="upload part", daemon=True)
+            for one in wires]
         for worker in workers:
             worker.start()
         for worker in workers:
@@ -232,9 +229,8 @@ class _Transfer:
             raise _Ended
         self._complete(wire, upload_id, count)
 
-    def _work(self, numbers: "queue.SimpleQueue[int]", upload_id: str, count: int) -> None:
+    def _work(self, wire: Wire, numbers: "queue.SimpleQueue[int]", upload_id: str, count: int) -> None:
         try:
-            wire = self._wire()
             while not self._over.is_set():
                 self._send(wire, numbers.get_nowait(), upload_id, count)
         except queue.Empty:
@@ -308,8 +304,10 @@ class _Transfer:
         for attempt in range(1, attempts + 1):
             self._source.check()
             why, cause, reply = "", None, None
+            patience = PATIENCE * attempt * self._publish.timeout_seconds
             try:
-                reply = wire.request(method, f"{self._ticket.path}?{query}", headers, body() if body else None)
+                reply = wire.request(method, f"{self._ticket.path}?{query}", headers, body() if body else None,
+                                     patience_seconds=patience)
                 why = self._judged(reply, what)
                 if not why and is_good(reply):
                     return reply

@@ -7,6 +7,7 @@ used by one thread; `cut` may come from any other and wakes it.
 
 import contextlib
 import http.client
+import math
 import os
 import socket
 import ssl
@@ -63,13 +64,17 @@ class Wire:
         self._http: http.client.HTTPConnection | None = None
         self._cut = False
         self._headers: dict[str, str] = {}
-        self.busy_since: float | None = None  #: monotonic moment at which the request under way began
+        self._late_at: float | None = None
 
     def request(
-        self, method: str, target: str, headers: dict[str, str], body: Buffer | Iterable[Buffer] | None = None
+        self, method: str, target: str, headers: dict[str, str], body: Buffer | Iterable[Buffer] | None = None,
+        *, patience_seconds: float = math.inf,
     ) -> Reply:
-        """Send and wait for the answer. `target` is path and query; a body that is not bytes needs Content-Length."""
-        self.busy_since = time.monotonic()
+        """Send and wait for the answer. `target` is path and query; a body that is not bytes needs Content-Length.
+
+        After `patience_seconds` as a whole the request is late, and `hang_up_if_late` ends it.
+        """
+        self._late_at = time.monotonic() + patience_seconds
         try:
             connection = self._connected()
             return self._exchange(connection, method, self._target(target), {**self._headers, **headers}, body)
@@ -77,7 +82,7 @@ class Wire:
             self.close()
             raise
         finally:
-            self.busy_since = None
+            self._late_at = None
 
     def _exchange(
         self, connection: http.client.HTTPConnection, method: str, target: str, headers: dict[str, str],
@@ -111,10 +116,12 @@ class Wire:
             with contextlib.suppress(OSError):  # past TLS: its own shutdown is not for another thread to call
                 socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
 
-    def hang_up(self) -> None:
-        """End the request under way; the next one connects again."""
-        self.cut()
-        self._cut = False
+    def hang_up_if_late(self) -> None:
+        """End a request under way that is late, though bytes may trickle; the next one connects again."""
+        late_at = self._late_at
+        if late_at is not None and time.monotonic() > late_at and not self._cut:
+            self.cut()
+            self._cut = False
 
     def close(self) -> None:
         connection, self._http = self._http, None

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from urllib.parse import quote, urlencode
 
 from biliupd.rehearsal.bilibili_accounts import Account
-from biliupd.rehearsal.bilibili_wire import Answer, Dropped, Incoming, Refused
+from biliupd.rehearsal.bilibili_wire import BLOCK_BYTES, Answer, Dropped, Incoming, Refused
 
 BUCKET = "ugcfx2lf"
 TICKET_SECONDS = 5 * 24 * 3600
@@ -151,9 +151,10 @@ class Objects:
         digest = hashlib.sha256()
         dropping = self._drops_now(number)
         received = 0
+        step = int(self.bytes_per_second / 20) if self.bytes_per_second else BLOCK_BYTES
         target = os.open(item.path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            for block in incoming.blocks():
+            for block in incoming.blocks(max(1024, min(step, BLOCK_BYTES))):
                 os.pwrite(target, block, start + received)
                 digest.update(block)
                 received += len(block)

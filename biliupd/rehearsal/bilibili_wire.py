@@ -91,11 +91,11 @@ class Incoming:
         self._stream = stream
         self._left = self.length
 
-    def blocks(self) -> Iterator[memoryview]:
-        """The body in pieces of at most 256 KiB; the buffer is used again for the next one."""
-        buffer = memoryview(bytearray(BLOCK_BYTES))
+    def blocks(self, most_bytes: int = BLOCK_BYTES) -> Iterator[memoryview]:
+        """The body in pieces of at most that size; the buffer is used again for the next one."""
+        buffer = memoryview(bytearray(most_bytes))
         while self._left:
-            count = self._stream.readinto(buffer[:min(BLOCK_BYTES, self._left)])  # type: ignore[attr-defined]
+            count = self._stream.readinto(buffer[:min(most_bytes, self._left)])  # type: ignore[attr-defined]
             if not count:
                 raise ConnectionResetError("the client went away in the middle of a body")
             self._left -= count

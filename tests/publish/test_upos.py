@@ -63,7 +63,7 @@ def test_each_thread_keeps_its_connection(bilibili, member_with, send, tmp_path)
     bilibili._server.process_request = lambda *arguments: (opened.append(1), answer(*arguments))
     send(path, member_with(parallel_parts=2))
     assert len(bilibili.chunks_seen) == 20
-    assert len(opened) <= 4, "preupload, init and complete, two for the parts"
+    assert len(opened) == 3, "one for preupload, two for the parts, of which one begins and completes"
 
 
 def test_as_many_parts_at_a_time_as_the_setting_says(bilibili, member_with, send, tmp_path):

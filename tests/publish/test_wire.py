@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import socket
 import threading
 
 import pytest
@@ -98,3 +99,32 @@ def test_a_proxy_of_another_kind_is_for_a_person(bilibili, member, clip, monkeyp
     with pytest.raises(PermanentError, match="socks5") as caught:
         Wire(bilibili.url, 1).request("GET", "/OK", {})
     assert "secret" not in str(caught.value)
+
+
+def test_a_refusal_that_comes_before_the_body_was_read_is_heard():
+    """The server answers after the head and hangs up, while we are still sending."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        def serve():
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno")
+                connection.shutdown(socket.SHUT_WR)
+                while connection.recv(65536) and not heard.is_set():
+                    pass
+
+        heard = threading.Event()
+        thread = threading.Thread(target=serve)
+        thread.start()
+        wire = Wire(f"http://127.0.0.1:{listening.getsockname()[1]}", 5)
+
+        def body():
+            yield bytes(500_000)
+            heard.set()
+            thread.join(5)
+            for _ in range(40):
+                yield bytes(500_000)
+
+        reply = wire.request("PUT", "/x", {"Content-Length": str(41 * 500_000)}, body())
+        assert (reply.status, reply.body) == (403, b"no")
+        wire.close()
