@@ -84,6 +84,12 @@ class Intake:
         """A broadcast began: its row need not wait for its files to settle."""
         self._broadcast(os.path.realpath(directory))
 
+    def broadcast_over(self, id: str) -> None:
+        """A broadcast ended; one that recorded nothing left no folder, and leaves no row."""
+        row = records.get_broadcast(self._catalog.db, id)
+        if row is not None and self._broadcast(row["directory"]) is None and not os.path.lexists(row["directory"]):
+            records.forget_broadcast(self._catalog.db, id)
+
     def root(self, root: Path, trouble: str) -> None:
         """A watched directory went away, or came back (no trouble)."""
         records.notice(self._catalog.db, f"root:{root}", f"{root}: {trouble}" if trouble else "")

@@ -75,6 +75,16 @@ def get_broadcast(db: Database, id: str) -> dict[str, Any] | None:
     )
 
 
+def forget_broadcast(db: Database, id: str) -> None:
+    """Remove the row of a broadcast that has no video."""
+    with write(db):
+        db.execute(
+            "delete from broadcasts where id = ?"
+            " and not exists (select 1 from videos where videos.broadcast_id = broadcasts.id)",
+            [id],
+        )
+
+
 def task_started(db: Database, id: str, streamer: int, broadcast_id: str, pid: int, at: str) -> None:
     """A recorder process runs; said again for an adopted one."""
     with write(db):

@@ -95,6 +95,11 @@ def begin(db: Database, submission: Submission, title: str, filenames: Sequence[
     )
 
 
+def filenames(submission: Submission) -> list[str]:
+    """What its parts are called at Bilibili, as written down before the submit."""
+    return list(json.loads(submission["filenames"]))
+
+
 def accepted(db: Database, id: int, aid: int, bvid: str) -> bool:
     """Bilibili answered, or was found to have it."""
     with write(db):

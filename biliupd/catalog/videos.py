@@ -1,6 +1,8 @@
 """Rows of videos: what is due, what waits, and the library as a tree."""
 
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from sqlite_utils import Database
@@ -35,6 +37,28 @@ def with_sources(db: Database) -> list[Video]:
             [State.EDITING, State.MISSING],
         )
     )
+
+
+def will_be(db: Database, id: int, output_path: str) -> None:
+    """Write down where a merge will lie before it is made, so that its file is known for ours after a crash."""
+    with write(db):
+        rows(db, "videos").update(id, {"output_path": output_path})
+
+
+def edited(
+    db: Database, video: Video, path: Path, *, cover: str, duration: float, width: int, height: int,
+    status: os.stat_result,
+) -> bool:  # fmt: skip
+    """It is one whole file at `path` with a cover; when that is a merge, its playlist becomes `merged_from`."""
+    facts: dict[str, Any] = {"cover_path": cover, "duration": duration, "width": width, "height": height}
+    if str(path) != video["file_path"]:
+        below = os.path.relpath(path, video["root"])
+        facts |= {"file_path": str(path), "path": below, "parent_path": os.path.dirname(below), "kind": "file"}
+        facts |= {"merged_from": video["file_path"], "source_gone": 0}
+    facts |= {"file_size": status.st_size, "mtime_ns": status.st_mtime_ns}
+    facts |= {"inode": status.st_ino, "device": status.st_dev, "output_path": None}
+    fresh = {"attempts": 0, "retry_at": None, "last_error": None}
+    return move(db, video["id"], State.EDITING, State.READY, **facts, **fresh)
 
 
 def source_is_gone(db: Database, id: int) -> None:

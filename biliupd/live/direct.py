@@ -11,7 +11,7 @@ from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 from biliupd.config import LiveConfig
 from biliupd.errors import TemporaryError
 from biliupd.live.fetch import Answer
-from biliupd.live.media import find_media_playlist, look_at_flv, look_at_playlist, not_media
+from biliupd.live.media import Standstill, find_media_playlist, look_at_flv, look_at_playlist, not_media
 from biliupd.live.status import LiveStatus, LiveStream
 
 
@@ -20,13 +20,17 @@ class Direct:
 
     name = "direct"
 
+    def __init__(self) -> None:
+        self._standstill = Standstill()
+
     def matches(self, url: str) -> bool:
         return _kind(url) is not None
 
     def check(self, url: str, live: LiveConfig) -> LiveStatus:
         bare, headers = without_user(url)
-        look = look_at_flv if _kind(url) == "flv" else look_at_playlist
-        return look(bare, headers, live)
+        if _kind(url) == "flv":
+            return look_at_flv(bare, headers, live)
+        return look_at_playlist(bare, headers, live, self._standstill)
 
     def stream(self, url: str, live: LiveConfig) -> LiveStream:
         """For a multivariant playlist: the address of its best variant."""

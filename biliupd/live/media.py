@@ -4,6 +4,8 @@ Runs on the thread of whoever looks at a room. Reads the first bytes of a stream
 """
 
 import re
+import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urljoin, urlsplit
@@ -15,6 +17,7 @@ from biliupd.live.status import LiveStatus, State
 
 FLV_START_BYTES = 13
 LARGEST_PLAYLIST_BYTES = 256 * 1024  # whether it has ended stands in the last line, so it is read whole
+MOST_REMEMBERED = 2000
 _ATTRIBUTE = re.compile(r'([A-Z0-9-]+)=("[^"]*"|[^",]*)')
 
 
@@ -35,6 +38,8 @@ class Playlist:
     segments: int = 0
     ended: bool = False
     variants: tuple[Variant, ...] = ()
+    target_seconds: int = 0
+    newest: tuple[str, str] = ("", "")  #: media sequence and address of the last segment: changes when it moves
 
 
 def read_playlist(text: str, url: str) -> Playlist | None:
@@ -57,7 +62,11 @@ def read_playlist(text: str, url: str) -> Playlist | None:
     )
     tags = [tag for tag, _ in attributes]
     ended = "#EXT-X-ENDLIST" in tags or "#EXT-X-PLAYLIST-TYPE:VOD" in lines
-    return Playlist(tags.count("#EXTINF"), ended, variants)
+    values = dict(line.split(":", 1) for line in lines if line.startswith(("#EXT-X-TARGETD", "#EXT-X-MEDIA-SEQ")))
+    newest = (values.get("#EXT-X-MEDIA-SEQUENCE", ""), next((line for line in lines[::-1] if line[0] != "#"), ""))
+    return Playlist(
+        tags.count("#EXTINF"), ended, variants, _number(values.get("#EXT-X-TARGETDURATION", "")), newest
+    )
 
 
 def _attributes(text: str) -> dict[str, str]:
@@ -93,8 +102,31 @@ def look_at_flv(url: str, headers: Mapping[str, str], live: LiveConfig) -> LiveS
     return LiveStatus(State.UNKNOWN, "the answer is not an FLV stream" if answer.body else "the answer is empty")
 
 
-def look_at_playlist(url: str, headers: Mapping[str, str], live: LiveConfig) -> LiveStatus:
-    """Live when the playlist has segments and no end, offline when it has ended or is gone, else unknown."""
+class Standstill:
+    """Remembers since when each playlist has shown the same last segment; any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._seen: dict[str, tuple[tuple[str, str], float]] = {}
+
+    def seconds(self, url: str, newest: tuple[str, str], now: float) -> float:
+        with self._lock:
+            known, since = self._seen.pop(url, (newest, now))
+            since = since if known == newest else now
+            self._seen[url] = newest, since
+            if len(self._seen) > MOST_REMEMBERED:
+                del self._seen[next(iter(self._seen))]
+            return now - since
+
+
+def look_at_playlist(
+    url: str, headers: Mapping[str, str], live: LiveConfig, standstill: Standstill | None = None
+) -> LiveStatus:
+    """Live when the playlist has segments and no end, offline when it has ended or is gone, else unknown.
+
+    With a memory of earlier looks, a playlist that no longer moves is unknown too: some servers leave the last one
+    lying about, without an end.
+    """
     try:
         _, _, found = find_media_playlist(url, headers, live)
     except NoAnswer as error:
@@ -107,6 +139,9 @@ def look_at_playlist(url: str, headers: Mapping[str, str], live: LiveConfig) -> 
         return LiveStatus(State.OFFLINE, "replay: the playlist has an end")
     if not found.segments:
         return LiveStatus(State.UNKNOWN, "the playlist has no segment yet")
+    stands = standstill.seconds(url, found.newest, time.monotonic()) if standstill else 0
+    if stands > max(15, 3 * found.target_seconds):
+        return LiveStatus(State.UNKNOWN, f"the playlist has not moved for {stands:.0f} s", answered=False)
     return LiveStatus(State.LIVE)
 
 

@@ -98,6 +98,9 @@ class Poller:
         """Put another configuration in force: new rooms at once, dropped ones no more, the rest undisturbed."""
         wanted = {streamer.name: streamer for streamer in streamers if streamer.record}
         with self._lock:
+            if not self._scheduler.running:
+                self._live, self._streamers = live, list(streamers)
+                return
             before, self._live = self._live, live
             for name in self._rooms.keys() - wanted.keys():
                 self._drop(name)

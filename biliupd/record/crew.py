@@ -21,7 +21,7 @@ from typing import Literal, TypeVar
 from loguru import logger
 
 from biliupd.config import RecordConfig, RecordingsConfig
-from biliupd.errors import BiliupdError
+from biliupd.errors import BiliupdError, TemporaryError
 from biliupd.record import broadcast as broadcasts
 from biliupd.record import spec as specs
 from biliupd.record.broadcast import Broadcast, Figures
@@ -87,6 +87,7 @@ class Running:
     """A recorder that runs now. `pid` is 0 until an adopted one has told it."""
 
     streamer: str
+    task_id: str
     broadcast_id: str
     directory: Path
     pid: int
@@ -140,8 +141,13 @@ class Crew:
 
     def start(self) -> None:
         """Adopt what runs and begin to watch."""
+        self.turn(time.monotonic())
         self._thread = threading.Thread(target=self._run, name="crew")
         self._thread.start()
+
+    def is_alive(self) -> bool:
+        """Whether the thread lives."""
+        return self._thread is not None and self._thread.is_alive()
 
     def close(self, deadline_seconds: float) -> None:
         """End the thread; recorders run on."""
@@ -228,8 +234,9 @@ class Crew:
         """The recorders that run now, with the figures of the last turn."""
         with self._lock:
             return [
-                Running(streamer, entry.broadcast.id, entry.directory, entry.process.pid or entry.broadcast.pid or 0,
-                        entry.broadcast.started_at, replace(entry.broadcast.figures))
+                Running(streamer, entry.broadcast.task_id, entry.broadcast.id, entry.directory,
+                        entry.process.pid or entry.broadcast.pid or 0, entry.broadcast.started_at,
+                        replace(entry.broadcast.figures))
                 for streamer, entry in self._open.items() if entry.process]
 
     def _ask(self, question: Callable[[float], None]) -> None:
@@ -461,6 +468,34 @@ class Crew:
     def _tell(self, callback: Callable[[_T], None], value: _T) -> None:
         """Call it when this turn is done and the lock is free."""
         self._calls.append(lambda: callback(value))
+
+
+def end_recorders(data_directory: Path, deadline_seconds: float) -> int:
+    """End every recorder of a data directory on which no daemon runs; how many ran.
+
+    Each ends its file properly. The next daemon finds them ended and closes their broadcasts. Raises TemporaryError
+    when one still runs after the deadline.
+    """
+    running: list[tuple[Path, Process, Broadcast]] = []
+    for path in sorted((data_directory / "recorders").glob("*.json")):
+        try:
+            directory = Path(specs.read(path).directory)
+            broadcast = broadcasts.read(directory)
+        except BiliupdError as error:
+            logger.error("{}", error)
+            continue
+        if broadcast is not None:
+            process = Process(directory, path.with_suffix(".log"))
+            if process.alive(broadcast):
+                process.signal(broadcast, signal.SIGTERM)
+                running.append((directory, process, broadcast))
+    deadline = time.monotonic() + deadline_seconds
+    for directory, process, broadcast in running:
+        while process.alive(broadcast):
+            if time.monotonic() > deadline:
+                raise TemporaryError(f"the recorder of {directory} does not end", hint=f"kill -9 {broadcast.pid}")
+            time.sleep(0.05)
+    return len(running)
 
 
 def safe_title(title: str) -> str:

@@ -5,7 +5,6 @@ Run by the crew when no recorder is at work in the folder. Safe to repeat: a sec
 
 import contextlib
 import os
-import struct
 from pathlib import Path
 
 from biliupd.errors import PermanentError, TemporaryError
@@ -128,10 +127,10 @@ def _tag_before(handle: int, stop: int) -> int | None:
     for _ in range(8):  # so that both audio and video are among them
         if at <= len(FILE_HEADER):
             break
-        size = struct.unpack(">I", os.pread(handle, 4, at - 4))[0]
-        if _tag(os.pread(handle, 11, at - 4 - size))[0] != size - 11 or at - 4 - size < len(FILE_HEADER):
+        start = at - 4 - int.from_bytes(os.pread(handle, 4, at - 4), "big")
+        if start < len(FILE_HEADER) or _tag(os.pread(handle, 11, start))[0] != at - start - 15:
             return None
-        at -= 4 + size
+        at = start
     return at
 
 
@@ -155,7 +154,7 @@ def _walk(handle: int, at: int, total: int) -> tuple[int, int, int]:
     while at + 15 <= total:
         size, time = _tag(at_place(at, 11))
         stop = at + 11 + size
-        if size < 0 or stop + 4 > total or at_place(stop, 4) != struct.pack(">I", size + 11):
+        if size < 0 or stop + 4 > total or int.from_bytes(at_place(stop, 4), "big") != size + 11:
             break
         at, last_ms, tags = stop + 4, max(last_ms, time), tags + 1
     return at, last_ms, tags

@@ -1,0 +1,216 @@
+"""The command `biliupd`: argv in, exit code out. The only place that prints.
+
+Our own errors become a line and a hint: exit 78 for the configuration (systemd does not restart that), 3 when another
+daemon runs already, 1 for the rest. Anything else is a bug and keeps its traceback.
+"""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from biliupd import __version__
+from biliupd.config import Config, load
+from biliupd.errors import BiliupdError, ConfigError
+
+EXIT_CONFIG = 78
+EXIT_RUNNING = 3
+STOP_SECONDS = 60.0
+
+_config_option = click.option(
+    "-c", "--config", "path", type=click.Path(path_type=Path), default="config.yaml", show_default=True,
+    help="The configuration file.",
+)  # fmt: skip
+
+
+class _Commands(click.Group):
+    """Turns our errors into lines and exit codes, whichever command raised them."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        from biliupd.lock import AlreadyRunning
+
+        try:
+            return super().invoke(ctx)
+        except ConfigError as error:
+            _fail(error, EXIT_CONFIG)
+        except AlreadyRunning as error:
+            _fail(error, EXIT_RUNNING)
+        except BiliupdError as error:
+            _fail(error, 1)
+
+
+def _fail(error: BiliupdError, code: int) -> NoReturn:
+    for line in str(error).splitlines():
+        click.echo(f"biliupd: {line}", err=True)
+    if error.hint:
+        click.echo(f"  → {error.hint}", err=True)
+    sys.exit(code)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="biliupd")
+def main() -> None:
+    """Records live streams unattended and publishes them on Bilibili, once."""
+
+
+def _load(path: Path) -> Config:
+    from biliupd.live.platform import answers
+
+    return load(path, answers)
+
+
+@main.command()
+@_config_option
+@click.option("--detach", is_flag=True, help="Go into the background (not under systemd, which does that itself).")
+def run(path: Path, detach: bool) -> None:
+    """Run the daemon, in the foreground unless told otherwise."""
+    from biliupd.lock import AlreadyRunning, DataLock, holder
+
+    path = path.absolute()
+    config = _load(path)
+    data = config.recordings.data_directory
+    lock = DataLock(data)
+    if detach:
+        import daemon
+
+        if (pid := holder(data)) is not None:
+            raise AlreadyRunning(lock.path, pid)
+        data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with (data / "stderr.log").open("a") as errors, daemon.DaemonContext(
+            pidfile=lock, umask=0o077, working_directory="/", detach_process=True, stdout=errors, stderr=errors
+        ):
+            sys.exit(_daemon(path, config, stderr=False))
+    with lock:
+        sys.exit(_daemon(path, config, stderr=True))
+
+
+def _daemon(path: Path, config: Config, *, stderr: bool) -> int:
+    from biliupd.daemon import Daemon  # after detaching: it starts threads and opens files
+
+    return Daemon(path, config, stderr=stderr).run()
+
+
+@main.command()
+@_config_option
+def check(path: Path) -> None:
+    """Check the configuration; every problem is named with its place."""
+    config = _load(path)
+    from biliupd.edit import ffmpeg
+
+    try:
+        ffmpeg.find(config.edit)
+    except BiliupdError as error:
+        click.echo(f"warning: {error}", err=True)
+    for n, folder in enumerate(config.drop_folders):
+        if not folder.directory.is_dir():
+            click.echo(f"warning: drop_folders[{n}].directory: {folder.directory} is not there yet", err=True)
+    for name, account in config.accounts.items():
+        if not account.cookies.is_file():
+            click.echo(f"warning: accounts.{name}.cookies: {account.cookies} is not there yet; videos wait", err=True)
+    click.echo(f"{path}: good; {len(config.streamers)} streamers, {len(config.drop_folders)} drop folders")
+
+
+@main.command()
+@_config_option
+def status(path: Path) -> None:
+    """What is going on: streamers, recordings, videos, submissions, and what needs a person."""
+    from biliupd import status as report
+    from biliupd.lock import holder
+
+    try:
+        config = _load(path)
+        data = config.recordings.data_directory
+        refused = None
+    except ConfigError as error:
+        if not path.is_file():
+            raise
+        data, refused = _data_directory(path), error
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if refused:
+        console.print("[red]The configuration file is broken; a running daemon keeps the old settings:[/]")
+        for problem in refused.problems:
+            console.print(f"  {problem}", markup=False)
+    pid = holder(data)
+    console.print(f"biliupd {__version__}: " + (f"running (pid {pid})" if pid else "not running"))
+    if not (data / "catalog.db").exists():
+        console.print(f"No catalog in {data} yet.", markup=False)
+        return
+    report.show(data / "catalog.db", console)
+
+
+def _data_directory(path: Path) -> Path:
+    """Where the state lies though the file is broken: its own word for it if that can be read, else the default."""
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_bytes())
+        return path.absolute().parent / Path(content["recordings"]["data_directory"]).expanduser()
+    except (yaml.YAMLError, OSError, KeyError, TypeError):
+        return path.absolute().parent / "data"
+
+
+@main.command()
+@_config_option
+def stop(path: Path) -> None:
+    """End the daemon and every recorder at once; files are ended properly."""
+    from biliupd.lock import holder
+    from biliupd.record.crew import end_recorders
+
+    data = _load(path).recordings.data_directory
+    pid = holder(data)
+    if pid is not None:
+        os.kill(pid, signal.SIGTERM)
+        if not _wait(lambda: holder(data) is None, STOP_SECONDS):
+            raise BiliupdError(f"process {pid} does not end", hint=f"kill -9 {pid}; what is on the disk stays")
+    ended = end_recorders(data, STOP_SECONDS)
+    click.echo(f"daemon {'ended' if pid else 'was not running'}; {ended} recordings ended")
+
+
+def _wait(condition: Callable[[], bool], seconds: float) -> bool:
+    until = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+@main.command()
+@_config_option
+@click.argument("what", metavar="video:ID|submission:ID", nargs=-1, required=True)
+def retry(path: Path, what: tuple[str, ...]) -> None:
+    """Try a held video or submission again."""
+    from biliupd.catalog import submissions, videos
+    from biliupd.catalog.database import Catalog
+
+    catalog = Catalog(_load(path).recordings.data_directory / "catalog.db")
+    for name in what:
+        kind, _, number = name.partition(":")
+        again = {"video": videos.retry, "submission": submissions.retry}.get(kind)
+        if again is None or not number.isdigit():
+            raise BiliupdError(f"{name!r} names neither video:ID nor submission:ID", hint="biliupd status lists them")
+        if not again(catalog.db, int(number)):
+            raise BiliupdError(f"{name} is not held")
+        click.echo(f"{name}: again")
+
+
+@main.command()
+@click.option("--once", is_flag=True, help="Exit when all of it has happened: 0, or 1 with the reason.")
+def demo(once: bool) -> None:
+    """The whole job here and now, against a live site and a Bilibili of its own on loopback."""
+    from rich.console import Console
+
+    from biliupd.rehearsal.demo import Demo
+
+    sys.exit(Demo(Console(highlight=False)).run(once=once))
+
+
+if __name__ == "__main__":
+    main()

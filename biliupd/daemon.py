@@ -1,0 +1,257 @@
+"""Builds the rooms, joins them with plain callables, starts them, waits, stops them; decides nothing else.
+
+Runs on the main thread, which also owns the signals: their handlers only put into a queue that `run` reads.
+"""
+
+import os
+import queue
+import signal
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from types import FrameType
+from typing import Protocol
+
+from loguru import logger
+
+from biliupd import __version__, log, systemd
+from biliupd import config as configuration
+from biliupd.catalog import records
+from biliupd.catalog.database import Catalog, stamp, write
+from biliupd.config import Config, Streamer
+from biliupd.control.server import Control
+from biliupd.edit import ffmpeg
+from biliupd.errors import BiliupdError, ConfigError, TemporaryError
+from biliupd.intake import Intake
+from biliupd.live.platform import LiveStatus, LiveStream, Platform, State, answers, platform_for
+from biliupd.live.poller import Poller
+from biliupd.pipeline import Pipeline
+from biliupd.record.crew import Crew, Ended, Show, Started
+from biliupd.watch.watcher import Watcher
+
+STOP_SECONDS = 20.0  #: for all parts together; a recorder is not waited for
+CONFIG_SECONDS = 1.0  #: how often the file is looked at
+
+
+class _Part(Protocol):
+    def start(self) -> None: ...
+    def close(self, deadline_seconds: float) -> None: ...
+    def is_alive(self) -> bool: ...
+
+
+class Daemon:
+    """One daemon on one data directory, whose lock the caller holds."""
+
+    def __init__(self, path: Path, config: Config, *, stderr: bool = True) -> None:
+        self._path, self._stderr = path, stderr
+        self._config = config
+        self._signals: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._stopping = False
+        self._seen = _state_of(path)
+        log.set_up(config.log, stderr=stderr)
+        config.recordings.directory.mkdir(parents=True, exist_ok=True)
+        self._catalog = Catalog(config.recordings.data_directory / "catalog.db")
+        roots = _roots(config)
+        self._intake = Intake(self._catalog, config.recordings.directory, roots)
+        self._crew = Crew(
+            config.record, config.recordings, config.live.offline_delay_seconds,
+            on_started=self._on_started, on_stopped=self._on_stopped, recheck=self._recheck,
+        )  # fmt: skip
+        self._poller = Poller(
+            config.live, config.streamers,
+            on_status=self._on_status, needs_stream=lambda name: not self._crew.recording(name),
+        )  # fmt: skip
+        self._watcher = Watcher(
+            config.watch, roots,
+            on_settled=self._intake.settled, on_scanned=self._intake.scanned, on_root=self._intake.root,
+        )  # fmt: skip
+        self._pipeline = Pipeline(config, self._catalog, log.hide)
+        self._control = Control(
+            config.control, __version__, trouble=self._trouble,
+            on_address=lambda text: records.notice(self._catalog.db, "control", text),
+        )  # fmt: skip
+        # in the order in which they are closed: along the flow
+        self._parts: dict[str, _Part] = {
+            "poller": self._poller, "crew": self._crew, "watcher": self._watcher, "pipeline": self._pipeline,
+            "control": self._control,
+        }  # fmt: skip
+
+    def run(self) -> int:
+        """Until a signal says stop. The exit code: 0, or 1 when a part died."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._on_signal)
+        logger.info("biliupd {} starts (pid {}), recordings in {}", __version__, os.getpid(),
+                    self._config.recordings.directory)  # fmt: skip
+        self._keep_rows()
+        for part in reversed(self._parts.values()):
+            part.start()
+        records.end_tasks_but(self._catalog.db, [task.task_id for task in self._crew.running()])
+        systemd.notify("READY=1")
+        logger.info("ready: {} streamers, {} drop folders", len(self._config.streamers), len(self._config.drop_folders))
+        code = self._wait()
+        self._close(code)
+        return code
+
+    def _wait(self) -> int:
+        beat = (systemd.watchdog_seconds() or 60.0) / 2
+        next_beat = time.monotonic() + beat
+        while True:
+            try:
+                number = self._signals.get(timeout=CONFIG_SECONDS)
+            except queue.Empty:
+                number = 0
+            if number in (signal.SIGTERM, signal.SIGINT):
+                logger.info("{}: stopping", signal.Signals(number).name)
+                self._stopping = True
+                if number == signal.SIGINT:  # a person at the terminal: nothing is left running
+                    self._crew.stop_all(STOP_SECONDS / 2)
+                return 0
+            self._poller.guard(time.time(), time.monotonic())
+            if number == signal.SIGHUP or _state_of(self._path) != self._seen:
+                self._reload()
+            dead = [name for name, part in self._parts.items() if not part.is_alive()]
+            if dead:
+                logger.critical("{} died; ending, so that a new daemon takes over", ", ".join(dead))
+                return 1
+            if time.monotonic() >= next_beat and self._progresses():
+                systemd.notify("WATCHDOG=1")
+                next_beat = time.monotonic() + beat
+
+    def _close(self, code: int) -> None:
+        systemd.notify("STOPPING=1")
+        until = time.monotonic() + STOP_SECONDS
+        with ExitStack() as closing:  # every part is closed, whatever another one raises
+            for part in reversed(self._parts.values()):
+                closing.callback(lambda close: close(max(0.5, until - time.monotonic())), part.close)
+        left = [name for name, part in self._parts.items() if part.is_alive()]
+        logger.info("stopped; recordings go on" if self._crew.running() else "stopped")
+        if left or code:
+            # a thread that hangs in a library would keep the process alive; its row goes back at the next start
+            if left:
+                logger.warning("not ended in time: {}", ", ".join(left))
+            os._exit(code)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._stopping and number in (signal.SIGTERM, signal.SIGINT):
+            os._exit(1)  # asked twice: at once; what was being done is taken up at the next start
+        self._signals.put(number)
+
+    def _progresses(self) -> bool:
+        """Whether real work would get through: the catalog can be written, and no worker hangs in a turn."""
+        try:
+            with write(self._catalog.db):
+                pass
+        except TemporaryError as error:
+            logger.error("{}", error)
+            return False
+        longest = 2 * self._config.edit.deadline_seconds
+        now = time.monotonic()
+        slow = [n for n, at in self._pipeline.turned_at.items() if n.startswith("edit") and now - at > longest]
+        if slow:
+            logger.error("hangs: {}", ", ".join(slow))
+        return not slow
+
+    def _trouble(self) -> list[str]:
+        """What does not work right now, for the health check."""
+        dead = [f"{name} is dead" for name, part in self._parts.items() if not part.is_alive()]
+        return dead + [str(notice["text"]) for notice in records.notices(self._catalog.db)]
+
+    # settings
+
+    def _reload(self) -> None:
+        """Take the file as it is now; a broken one is refused whole."""
+        self._seen = _state_of(self._path)
+        try:
+            new = configuration.load(self._path, answers)
+        except ConfigError as error:
+            text = "; ".join(error.problems)
+            records.notice(self._catalog.db, "config", f"{self._path} is refused, the old settings stay: {text}")
+            logger.error("{} is refused whole, the old settings stay in force: {}", self._path, text)
+            return
+        records.notice(self._catalog.db, "config", "")
+        old, self._config = self._config, new
+        if new == old:
+            logger.info("{} says nothing new", self._path)
+            return
+        fixed = [n for n in ("recordings", "control") if getattr(new, n) != getattr(old, n)]
+        if fixed:
+            text = f"{', '.join(fixed)}: these settings are taken at the next start"
+            logger.warning("{}", text)
+        records.notice(self._catalog.db, "restart", text if fixed else "")
+        if fixed:
+            new = self._config = new.model_copy(update={name: getattr(old, name) for name in fixed})
+        if new.log != old.log:
+            log.set_up(new.log, stderr=self._stderr)
+        roots = _roots(new)
+        self._keep_rows()
+        self._intake.apply(roots)
+        self._watcher.apply(new.watch, roots)
+        self._crew.apply(new.record, new.live.offline_delay_seconds)
+        self._crew.wanted({streamer.name for streamer in new.streamers if streamer.record})
+        self._poller.apply(new.live, new.streamers)
+        self._pipeline.apply(new)
+        logger.info("new settings: {} streamers, {} drop folders", len(new.streamers), len(new.drop_folders))
+
+    def _keep_rows(self) -> None:
+        """What the settings say, into the catalog."""
+        wanted = []
+        for streamer in self._config.streamers:
+            platform = platform_for(streamer.url)
+            wanted.append(
+                {
+                    "name": streamer.name, "url": streamer.url, "platform": platform.name if platform else "",
+                    "check_interval": streamer.check_interval or self._config.live.check_interval,
+                    "auto_upload": int(streamer.auto_upload),
+                }
+            )  # fmt: skip
+        records.keep_streamers(self._catalog.db, wanted)
+        try:
+            ffmpeg.find(self._config.edit)
+            trouble = ""
+        except BiliupdError as error:
+            trouble = f"{error} {error.hint}".strip()
+            logger.error("{}", trouble)
+        records.notice(self._catalog.db, "ffmpeg", trouble)
+
+    # what the rooms say to each other
+
+    def _on_status(
+        self, streamer: Streamer, platform: Platform, status: LiveStatus, stream: LiveStream | None
+    ) -> None:
+        if status.state is State.LIVE and stream is not None:
+            self._crew.went_live(
+                Show(
+                    streamer=streamer.name, platform=platform.name, url=streamer.url, title=status.title,
+                    cover_url=status.cover_url, live_id=status.live_id, stream_url=stream.url,
+                    protocol=stream.protocol, headers=stream.headers,
+                )
+            )  # fmt: skip
+        elif status.state is State.OFFLINE:
+            self._crew.went_offline(streamer.name)
+        records.live_status(self._catalog.db, streamer.name, status.state, status.reason)
+
+    def _recheck(self, streamer: str) -> None:
+        self._poller.check_now(streamer)
+
+    def _on_started(self, task: Started) -> None:
+        db = self._catalog.db
+        streamer = records.streamer_id(db, task.streamer)
+        records.task_started(db, task.task_id, streamer, task.broadcast_id, task.pid, stamp(task.at))
+        self._intake.broadcast(task.directory)
+
+    def _on_stopped(self, task: Ended) -> None:
+        records.task_stopped(self._catalog.db, task.task_id, task.reason, stamp(task.at))
+        if task.over:
+            self._intake.broadcast_over(task.broadcast_id)
+
+
+def _roots(config: Config) -> list[Path]:
+    return [config.recordings.directory, *(folder.directory for folder in config.drop_folders)]
+
+
+def _state_of(path: Path) -> tuple[int, int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino

@@ -1,0 +1,114 @@
+"""What `biliupd status` shows, read from the catalog alone; the daemon need not run."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from sqlite_utils import Database
+
+from biliupd.catalog import records, submissions, videos
+from biliupd.catalog.database import connect
+from biliupd.catalog.states import Stage, State
+from biliupd.record import broadcast
+
+
+def show(catalog: Path, console: Console) -> None:
+    """Print streamers, running recordings, videos by state, submissions, what is held and why, and notices."""
+    db = connect(catalog, read_only=True)
+    for notice in records.notices(db):
+        console.print(f"[yellow]![/] {escape(notice['text'])} [dim](since {_ago(notice['since'])})[/]")
+    _table(
+        console, "Streamers", ("name", "platform", "live", "every", "publish"),
+        (
+            (s["name"], s["platform"], s["status"] + (f": {s['status_reason']}" if s["status_reason"] else ""),
+             f"{s['check_interval']:g} s", "yes" if s["auto_upload"] else "no")
+            for s in db.query("select * from streamers where active = 1 order by name")
+        ),
+    )  # fmt: skip
+    _table(console, "Recording now", ("streamer", "title", "since", "media", "size", "gaps"), _recordings(db))
+    counts = videos.counts(db)
+    console.print("Videos: " + (", ".join(f"{count} {state}" for state, count in counts.items()) or "none"))
+    sizes = {row["video_id"]: row for row in db.query("select * from uploads where finished_at is null")}
+    busy = videos.in_states(db, [State.EDITING, State.UPLOADING])
+    _table(
+        console, "At work", ("id", "video", "state", "done"),
+        (
+            (f"video:{v['id']}", v["title"], v["state"], _share(sizes.get(v["id"]), v["state"]))
+            for v in busy
+        ),
+    )  # fmt: skip
+    waiting = [v for v in videos.in_states(db, [State.RECORDED, State.READY]) if v["waits_for"] or v["last_error"]]
+    _table(
+        console, "Waiting", ("id", "video", "state", "for"),
+        ((f"video:{v['id']}", v["title"], v["state"], v["waits_for"] or v["last_error"]) for v in waiting[-20:]),
+    )  # fmt: skip
+    _table(
+        console, "Submissions", ("id", "title", "state", "bvid", "waits for"),
+        (
+            (f"submission:{s['id']}", s["title"] or s["key"], s["state"], s["bvid"] or "",
+             s["waits_for"] or s["last_error"] or "")
+            for s in submissions.everything(db)[-20:]
+        ),
+    )  # fmt: skip
+    held = [("video", v["id"], v["title"], v["last_error"]) for v in videos.in_states(db, [State.HELD])]
+    held += [
+        ("submission", s["id"], s["title"], s["last_error"])
+        for s in submissions.everything(db)
+        if s["state"] == Stage.HELD
+    ]
+    _table(
+        console, "Held for you (biliupd retry ID)", ("id", "what", "why"),
+        ((f"{kind}:{id}", title, why or "") for kind, id, title, why in held),
+    )  # fmt: skip
+    for account in db.query("select * from accounts where state != 'ok'"):
+        console.print(f"[yellow]![/] account {escape(account['name'])}: {escape(account['reason'])}")
+
+
+def _recordings(db: Database) -> Iterable[tuple[str, ...]]:
+    running = db.query(
+        "select t.started_at, s.name, b.directory, b.title from tasks t join streamers s on s.id = t.streamer_id"
+        " left join broadcasts b on b.id = t.broadcast_id where t.status = 'recording' order by t.started_at"
+    )
+    for row in running:
+        facts = broadcast.read(Path(row["directory"])) if row["directory"] else None
+        figures = facts.figures if facts else None
+        yield (
+            row["name"], row["title"] or "", _ago(row["started_at"]),
+            f"{figures.media_seconds:.0f} s" if figures else "", _size(figures.bytes) if figures else "",
+            str(len(facts.gaps)) if facts else "",
+        )  # fmt: skip
+
+
+def _share(upload: dict[str, int] | None, state: str) -> str:
+    if state != State.UPLOADING or not upload or not upload["bytes_total"]:
+        return ""
+    share = upload["bytes_sent"] / upload["bytes_total"]
+    return f"{share:.0%} of {_size(upload['bytes_total'])}"
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024 or unit == "GiB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    raise AssertionError
+
+
+def _ago(at: str) -> str:
+    seconds = max(0, int((datetime.now(UTC) - datetime.fromisoformat(at)).total_seconds()))
+    if seconds < 120:
+        return f"{seconds} s ago"
+    if seconds < 7200:
+        return f"{seconds // 60} min ago"
+    return f"{seconds // 3600} h ago"
+
+
+def _table(console: Console, title: str, columns: tuple[str, ...], lines: Iterable[tuple[str, ...]]) -> None:
+    table = Table(*columns, title=title, title_justify="left", box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for line in lines:
+        table.add_row(*(escape(cell) for cell in line))
+    if table.row_count:
+        console.print(table)
