@@ -47,7 +47,7 @@ class LiveStream:
 
 
 class Platform(Protocol):
-    """One kind of site. Instances hold no connection, and at most a memory; every method may run on several threads at once."""
+    """One kind of site. Holds no connection; every method may run on several threads at once."""
 
     name: str
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 from urllib.request import Request, urlopen
 
 import pytest
@@ -10,8 +11,9 @@ from support import wait_until
 
 from biliupd.config import LiveConfig
 from biliupd.errors import TemporaryError
-from biliupd.live import via_streamlink
-from biliupd.live.media import Playlist, read_playlist, starts_like_flv
+from biliupd.live import media, via_streamlink
+from biliupd.live.direct import Direct
+from biliupd.live.media import Playlist, Standstill, read_playlist, starts_like_flv
 from biliupd.live.platform import PLATFORMS, LiveStream, State, answers, platform_for
 from biliupd.live.status import one_line, shown
 
@@ -172,6 +174,28 @@ def test_a_playlist_with_an_end_is_a_replay_and_one_without_segments_is_unknown(
     assert "replay" in platform.check(url, LIVE).reason
     script.says("/a.m3u8", body=b"#EXTM3U\n#EXT-X-TARGETDURATION:2\n")
     assert platform.check(url, LIVE).state is State.UNKNOWN
+
+
+def test_a_playlist_that_no_longer_moves_is_unknown_until_it_does(script, monkeypatch):
+    script.says("/a.m3u8", body=PLAYLIST)
+    url, direct = f"{script.url}/a.m3u8", Direct()
+    clock = [100.0]
+    monkeypatch.setattr(media, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    seen = []
+    for clock[0], sequence in ((100, b"7"), (110, b"7"), (120, b"7"), (180, b"7"), (181, b"8"), (190, b"8")):
+        script.says("/a.m3u8", body=PLAYLIST.replace(b"SEQUENCE:7", b"SEQUENCE:" + sequence))
+        seen.append(direct.check(url, LIVE).state)
+    assert seen == [State.LIVE, State.LIVE, State.UNKNOWN, State.UNKNOWN, State.LIVE, State.LIVE]
+
+
+def test_what_is_remembered_of_playlists_has_a_bound(monkeypatch):
+    monkeypatch.setattr(media, "MOST_REMEMBERED", 2)
+    standstill = Standstill()
+    assert [standstill.seconds(url, ("1", "a"), at) for url, at in (("a", 0), ("b", 1), ("a", 2), ("c", 3))] == [
+        0, 0, 2, 0,
+    ]
+    assert standstill.seconds("b", ("1", "a"), 9) == 0
+    assert standstill.seconds("c", ("1", "a"), 9) == 6
 
 
 def test_a_look_at_a_stream_reads_its_first_bytes_and_hangs_up(script):
@@ -342,7 +366,10 @@ def test_the_first_bytes_tell_flv_from_other_things(start, plausible):
 def test_playlists_are_read_as_far_as_needed():
     assert read_playlist("<html>", "http://h/") is None
     assert read_playlist("", "http://h/") is None
-    assert read_playlist("\ufeff#EXTM3U\r\n#EXTINF:1,\r\na.ts\r\n", "http://h/") == Playlist(segments=1)
+    found = read_playlist("\ufeff#EXTM3U\r\n#EXTINF:1,\r\na.ts\r\n", "http://h/")
+    assert found == Playlist(segments=1, newest=("", "a.ts"))
+    found = read_playlist(PLAYLIST.decode(), "http://h/")
+    assert found == Playlist(segments=2, target_seconds=2, newest=("7", "8.ts"))
     assert read_playlist("#EXTM3U\n#EXT-X-PLAYLIST-TYPE:VOD\n#EXTINF:1,\na\n", "http://h/").ended
     assert read_playlist("#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1", "http://h/").variants == ()
 

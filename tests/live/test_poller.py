@@ -322,6 +322,16 @@ def test_a_process_ends_though_a_site_hangs(script):
         assert child.wait(3) == 0
 
 
+def test_a_configuration_that_comes_before_the_start_counts(rooms):
+    a, b = rooms.add("a"), rooms.add("b")
+    poller = Poller(LIVE, [a], on_status=rooms.note, needs_stream=bool)
+    poller.apply(LIVE, [b])
+    rooms.pollers.append(poller)
+    poller.start()
+    wait_until(lambda: rooms.states("b"))
+    assert (rooms.asked("a"), set(poller.statuses())) == (0, {"b"})
+
+
 def test_closing_before_the_start_is_fine():
     poller = Poller(LIVE, [], on_status=print, needs_stream=bool)
     poller.close(1)
@@ -354,7 +364,7 @@ import sys, threading, time
 from biliupd.config import LiveConfig, Streamer
 from biliupd.live.poller import Poller
 
-streamers = [Streamer(name=name, url=sys.argv[1] + name, check_interval=1) for name in "ab"]
+streamers = [Streamer(name=name, url=sys.argv[1] + name, check_interval=1) for name in sys.argv[3:]]
 poller = Poller(LiveConfig(), streamers, on_status=lambda *_: None, needs_stream=lambda _: False)
 poller.start()
 threading.Thread(target=lambda: (sys.stdin.read(), poller.stop.set()), daemon=True).start()
@@ -368,34 +378,48 @@ poller.close(2)
 """
 
 
-@pytest.mark.parametrize(
-    ("guarded", "jump", "goes_on"),
-    [("guarded", "-2h", True), ("unguarded", "-2h", False), ("guarded", "+30d", True)],
-)
-def test_looks_go_on_after_the_clock_was_set_because_of_the_guard(rooms, tmp_path, guarded, jump, goes_on):
-    """The child's wall clock really jumps (libfaketime), its monotonic clock does not; as after an NTP step."""
-    (library,) = Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")  # Debian: apt install libfaketime
-    offset = tmp_path / "offset"
-    offset.write_text("+0")
-    environment = os.environ | {
-        "LD_PRELOAD": str(library), "FAKETIME_TIMESTAMP_FILE": str(offset), "FAKETIME_NO_CACHE": "1",
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1", "DONT_FAKE_MONOTONIC": "1",
-    }
-    rooms.add("a")
-    rooms.add("b")
-    argv = [sys.executable, "-c", CHILD, f"rehearsal+{rooms.script.url}/rooms/", guarded]
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True) as child:
-        assert child.stdin
-        assert child.stdout
-        wait_until(lambda: rooms.asked("a") >= 2 and rooms.asked("b") >= 2)
-        offset.write_text(jump)
-        assert child.stdout.readline() == "jumped\n"
-        for_a_while(1.5)  # a look that was due already may still be on its way
-        before = {name: rooms.asked(name) for name in "ab"}
-        if goes_on:
-            wait_until(lambda: all(rooms.asked(name) >= before[name] + 2 for name in "ab"), seconds=8)
-        else:
-            for_a_while(3)
-            assert {name: rooms.asked(name) for name in "ab"} == before
-        child.stdin.close()
-        assert child.wait(10) == 0
+class Child:
+    """A poller in a process whose wall clock jumps (libfaketime) while its monotonic clock does not, as after NTP."""
+
+    def __init__(self, rooms: Rooms, directory: Path, name: str, guard: str) -> None:
+        (library,) = Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")  # Debian: apt install libfaketime
+        self.rooms, self.names = rooms, [f"{name}1", f"{name}2"]
+        self.offset = directory / name
+        self.offset.write_text("+0")
+        for room in self.names:
+            rooms.add(room)
+        environment = os.environ | {
+            "LD_PRELOAD": str(library), "FAKETIME_TIMESTAMP_FILE": str(self.offset), "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1", "DONT_FAKE_MONOTONIC": "1",
+        }
+        argv = [sys.executable, "-c", CHILD, f"rehearsal+{rooms.script.url}/rooms/", guard, *self.names]
+        self.process = subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True
+        )
+
+    def asked(self) -> list[int]:
+        return [self.rooms.asked(name) for name in self.names]
+
+    def looked(self, before: list[int], times: int) -> bool:
+        return all(now >= then + times for now, then in zip(self.asked(), before, strict=True))
+
+
+def test_looks_go_on_after_the_clock_was_set_because_of_the_guard(rooms, tmp_path):
+    children = [
+        Child(rooms, tmp_path, "back", "guarded"),
+        Child(rooms, tmp_path, "forth", "guarded"),
+        Child(rooms, tmp_path, "alone", "unguarded"),
+    ]
+    try:
+        wait_until(lambda: all(child.looked([0, 0], 2) for child in children))
+        for child, jump in zip(children, ("-2h", "+30d", "-2h"), strict=True):
+            child.offset.write_text(jump)
+        assert [child.process.stdout.readline() for child in children] == ["jumped\n"] * 3
+        for_a_while(1.5)  # looks that were due already may still be on their way
+        before = [child.asked() for child in children]
+        wait_until(lambda: children[0].looked(before[0], 3) and children[1].looked(before[1], 3), seconds=10)
+        assert children[2].asked() == before[2]
+    finally:
+        for child in children:
+            child.process.communicate(timeout=10)
+    assert [child.process.returncode for child in children] == [0, 0, 0]
