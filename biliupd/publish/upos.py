@@ -27,7 +27,7 @@ from biliupd.publish.source import Source
 from biliupd.publish.wire import Reply, Wire
 
 RESTARTS = 2
-PATIENCE = 4  #: a request may take this many times publish.timeout_seconds as a whole, and as much more each try
+PART_PATIENCE = 4  #: a part may take this many times publish.timeout_seconds as a whole, and as much more each try
 EXTRA_COMPLETE_ATTEMPTS = 3  #: everything is there already: a little more patience pays
 LONGEST_PAUSE_SECONDS = 60.0
 TICK_SECONDS = 0.1
@@ -304,7 +304,7 @@ class _Transfer:
         for attempt in range(1, attempts + 1):
             self._source.check()
             why, cause, reply = "", None, None
-            patience = PATIENCE * attempt * self._publish.timeout_seconds
+            patience = self._publish.timeout_seconds * attempt * (PART_PATIENCE if method == "PUT" else 1)
             try:
                 reply = wire.request(method, f"{self._ticket.path}?{query}", headers, body() if body else None,
                                      patience_seconds=patience)

@@ -55,7 +55,8 @@ def _context(trusted: str) -> ssl.SSLContext:
 class Wire:
     """A connection to the host of `url`, made when first needed and again after any failure.
 
-    `request` raises OSError or http.client.HTTPException. Each operation on the socket may take `timeout_seconds`.
+    `request` raises OSError or http.client.HTTPException. Connecting and each step of sending may take
+    `timeout_seconds`, and the answer as well, or longer with more patience.
     """
 
     def __init__(self, url: str, timeout_seconds: float) -> None:
@@ -65,6 +66,7 @@ class Wire:
         self._cut = False
         self._headers: dict[str, str] = {}
         self._late_at: float | None = None
+        self._was_late = False
 
     def request(
         self, method: str, target: str, headers: dict[str, str], body: Buffer | Iterable[Buffer] | None = None,
@@ -78,11 +80,13 @@ class Wire:
         try:
             connection = self._connected()
             return self._exchange(connection, method, self._target(target), {**self._headers, **headers}, body)
-        except BaseException:
+        except BaseException as error:
             self.close()
+            if self._was_late and isinstance(error, OSError | http.client.HTTPException):
+                raise TimeoutError("took too long as a whole") from error
             raise
         finally:
-            self._late_at = None
+            self._late_at, self._was_late = None, False
 
     def _exchange(
         self, connection: http.client.HTTPConnection, method: str, target: str, headers: dict[str, str],
@@ -99,7 +103,17 @@ class Wire:
                 self.close()  # part of the body is still unsent
                 return reply
             raise
-        return self._read(connection)
+        return self._wait(connection)
+
+    def _wait(self, connection: http.client.HTTPConnection) -> Reply:
+        """The answer may take as long as there is patience: megabytes of the body are still in the kernel's buffer."""
+        late_at = self._late_at
+        if late_at is not None and late_at < math.inf:
+            connection.sock.settimeout(max(late_at - time.monotonic(), self._timeout_seconds))
+        reply = self._read(connection)
+        if connection.sock is not None:
+            connection.sock.settimeout(self._timeout_seconds)
+        return reply
 
     def _read(self, connection: http.client.HTTPConnection) -> Reply:
         with connection.getresponse() as response:
@@ -120,6 +134,7 @@ class Wire:
         """End a request under way that is late, though bytes may trickle; the next one connects again."""
         late_at = self._late_at
         if late_at is not None and time.monotonic() > late_at and not self._cut:
+            self._was_late = True
             self.cut()
             self._cut = False
 

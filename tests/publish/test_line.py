@@ -15,7 +15,8 @@ def test_lines_are_ranked_by_measured_speed(bilibili, member):
     ranked = probe(member)
     assert [one.line.name for one in ranked] == ["tx", "bldsa", "bda2"]
     assert ranked[0].line.query == "probe_version=20250923&upcdn=tx&zone=cs"
-    assert 0.3 > ranked[1].seconds >= 0.15
+    assert ranked[1].seconds >= 0.15
+    assert ranked[1].bytes_per_second == pytest.approx(104857 / ranked[1].seconds)
     assert [request.headers["content-length"] for request in bilibili.requests if request.route == "probe"] == [
         "104857"] * 3
 
@@ -23,9 +24,9 @@ def test_lines_are_ranked_by_measured_speed(bilibili, member):
 def test_lines_are_measured_at_the_same_time_and_a_slow_one_is_not_waited_for(bilibili, member):
     bilibili.lines = {"bda2": 30, "tx": 0.2, "bldsa": 0.2, "txa": 0.2}
     began = time.monotonic()
-    ranked = probe(member, deadline_seconds=0.5)
+    ranked = probe(member, deadline_seconds=1)
     assert {one.line.name for one in ranked} == {"tx", "bldsa", "txa"}
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 3
     wait_until(lambda: not [thread for thread in threading.enumerate() if thread.name == "probe"], seconds=2)
 
 

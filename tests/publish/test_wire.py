@@ -1,12 +1,15 @@
 """TLS, certificates and proxies, for the bytes as for the calls."""
 
 import base64
+import contextlib
 import hashlib
+import http.client
 import socket
 import threading
 
 import pytest
 from connect_proxy import ConnectProxy
+from support import wait_until
 
 from biliupd.config import PublishConfig
 from biliupd.errors import PermanentError, TemporaryError
@@ -110,8 +113,10 @@ def test_a_refusal_that_comes_before_the_body_was_read_is_heard():
                 connection.recv(1000)
                 connection.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno")
                 connection.shutdown(socket.SHUT_WR)
-                while connection.recv(65536) and not heard.is_set():
-                    pass
+                connection.settimeout(0.05)
+                while not heard.is_set():
+                    with contextlib.suppress(TimeoutError):
+                        connection.recv(65536)
 
         heard = threading.Event()
         thread = threading.Thread(target=serve)
@@ -128,3 +133,38 @@ def test_a_refusal_that_comes_before_the_body_was_read_is_heard():
         reply = wire.request("PUT", "/x", {"Content-Length": str(41 * 500_000)}, body())
         assert (reply.status, reply.body) == (403, b"no")
         wire.close()
+
+
+def test_a_late_request_is_hung_up_though_bytes_trickle_and_the_next_connects_again(bilibili):
+    """The server sends its answer one byte at a time, often enough for every timeout of the socket."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        def serve():
+            while not done.is_set():
+                with contextlib.suppress(OSError), listening.accept()[0] as connection:
+                    served.append(connection.recv(1000))
+                    while len(served) == 1:
+                        connection.sendall(b"H")
+                        done.wait(0.05)
+                    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+        done, served, failures = threading.Event(), [], []
+        server = threading.Thread(target=serve, daemon=True)
+        server.start()
+        wire = Wire(f"http://127.0.0.1:{listening.getsockname()[1]}", 60)
+
+        def ask():
+            try:
+                wire.request("GET", "/", {}, patience_seconds=0.3)
+            except (OSError, http.client.HTTPException) as error:
+                failures.append(error)
+
+        client = threading.Thread(target=ask)
+        client.start()
+        wait_until(lambda: wire.hang_up_if_late() or failures, seconds=5)
+        client.join()
+        served.append(b"")
+        assert wire.request("GET", "/", {}).status == 200
+        done.set()
+        wire.close()
+        socket.create_connection(listening.getsockname()).close()
+        server.join(5)
