@@ -326,15 +326,16 @@ class Pipeline:
             videos.put_back(db, video, doing, target, why, None, attempts)
             log.error("{}: {}: {}", target, video["title"], why)
 
-        def later(why: str, seconds: float, attempts: int) -> None:
-            videos.put_back(db, video, doing, rest, why, _moment(seconds) if seconds else None, attempts)
+        def later(why: str, seconds: float, attempts: int, waits_for: str | None = None) -> None:
+            at = _moment(seconds) if seconds else None
+            videos.put_back(db, video, doing, rest, why, at, attempts, waits_for=waits_for)
 
         try:
             action(video)
         except Stopped:
             later("put down because the daemon stops", 0, attempts)
         except NeedsPerson as error:
-            later(str(error), ACCOUNT_SECONDS, attempts)
+            later(str(error), ACCOUNT_SECONDS, attempts, waits_for=str(error))
         except (TemporaryError, OSError) as error:
             attempts += 1
             if attempts >= self.config.publish.attempts:

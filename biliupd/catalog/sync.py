@@ -166,13 +166,14 @@ def _change(db: Database, row: Row, thing: Found) -> None:
         return
     if row.state in (State.EDITING, State.UPLOADING):
         return  # its owner notices for itself
-    rows(db, "videos").update(row.id, _content(thing))
     if row.state not in _TAKES_NEW_CONTENT:
+        rows(db, "videos").update(row.id, _content(thing))
         return  # what is uploaded stays uploaded
+    fresh = {"attempts": 0, "retry_at": None, "last_error": None, "waits_for": None, "was": None}
+    rows(db, "videos").update(row.id, {**_content(thing), **fresh})
     target = State.RECORDING if thing.growing else State.RECORDED
     if row.state is not target:
-        fresh = {"attempts": 0, "retry_at": None, "last_error": None, "waits_for": None, "was": None}
-        move(db, row.id, row.state, target, **fresh)
+        move(db, row.id, row.state, target)
 
 
 def _place(thing: Found) -> dict[str, Any]:

@@ -81,10 +81,15 @@ def wake(db: Database) -> None:
 
 
 def put_back(
-    db: Database, video: Video, old: State, rest: State, why: str, retry_at: str | None, attempts: int
-) -> bool:
-    """A failed try: back to `rest` (or to `held`), with the reason and when it is due again."""
-    return move(db, video["id"], old, rest, last_error=why, retry_at=retry_at, attempts=attempts)
+    db: Database, video: Video, old: State, rest: State, why: str, retry_at: str | None, attempts: int, *,
+    waits_for: str | None = None,
+) -> bool:  # fmt: skip
+    """A failed try: back to `rest` (or to `held`), with the reason and when it is due again.
+
+    `waits_for` is given when it is no fault of the video's and `wake` may make it due earlier.
+    """
+    facts = {"last_error": why, "retry_at": retry_at, "attempts": attempts, "waits_for": waits_for}
+    return move(db, video["id"], old, rest, **facts)
 
 
 def release(db: Database) -> int:

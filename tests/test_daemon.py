@@ -1,0 +1,375 @@
+"""A whole life of the real daemon, as a process, with both stand-ins; power cuts included."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+from support import wait_until
+from world import World, make_video
+
+import biliupd
+from biliupd.config import PublishConfig
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    world = World(tmp_path)
+    world.site.start()
+    world.bilibili.start()
+    yield world
+    world.close()
+
+
+def slow_ffmpeg(world: World, seconds: float) -> None:
+    """An ffmpeg that takes its time, so that there is a moment to pull the plug in."""
+    script = world.directory / "slow-ffmpeg"
+    script.write_text(f'#!/bin/sh\nsleep {seconds}\nexec ffmpeg "$@"\n')
+    script.chmod(0o755)
+    world.settings["edit"]["ffmpeg"] = str(script)
+
+
+def on_air(world: World, *rooms: str, seconds: float = 5) -> None:
+    """The rooms go live and are recorded for so long."""
+    for room in rooms:
+        world.site.go_live(room)
+    world.wait(lambda: len(world.rows("tasks", "status = 'recording'")) == len(rooms), 20, "rooms are recorded")
+    until = time.monotonic() + seconds
+    world.wait(lambda: time.monotonic() > until, seconds + 5, "some media")
+
+
+def published(world: World, count: int) -> bool:
+    return world.states("submissions").count("published") == count
+
+
+def test_from_live_to_bvid(world):
+    world.room("flv1")
+    world.room("hls1")
+    world.start()
+    on_air(world, "flv1", "hls1", seconds=6)
+    (flv,) = world.rows("streamers", "name = 'flv1'")
+    assert (flv["status"], flv["platform"]) == ("live", "rehearsal")
+    world.site.go_offline("flv1")
+    world.site.go_offline("hls1")
+    world.wait(lambda: published(world, 2), 60, "both broadcasts are published")
+    make_video(world.drop / "holiday.mp4")
+    world.wait(lambda: published(world, 3), 40, "the dropped file is published")
+    world.check_published(submissions=3, videos=3)
+    by_name = {Path(row["file_path"]).name: row for row in world.rows("videos")}
+    assert set(by_name) == {"P001.flv", "P001.mp4", "holiday.mp4"}
+    for name in ("P001.flv", "P001.mp4"):
+        assert by_name[name]["duration"] > 5
+        assert not (Path(by_name[name]["file_path"]).parent / "P001").exists()
+    assert {archive.body["title"].split()[0] for archive in world.bilibili.archives[:2]} == {"flv1", "hls1"}
+    assert all(archive.body["cover"] for archive in world.bilibili.archives)
+    assert world.recorders() == []
+    status = world.command("status").stdout
+    for word in ("flv1", "hls1", "3 published", world.bilibili.archives[0].bvid):
+        assert word in status
+    assert world.end() == 0
+    for secret in ("SESSDATA=", "access_key=", (world.directory / "cookies.json").read_text().split('"')[15]):
+        assert secret not in world.log().replace("SESSDATA=***", "").replace("access_key=***", "")
+
+
+def test_a_power_cut_at_every_step_loses_nothing_and_publishes_once(world):
+    """SIGKILL of the daemon while recording, merging, uploading and submitting, a restart after each."""
+    slow_ffmpeg(world, 1.5)
+    world.room("hls1")
+    world.start()
+    on_air(world, "hls1", seconds=3)
+    (recorder,) = world.recorders()
+
+    world.kill()  # while recording: the recorder goes on, and the new daemon adopts it
+    assert world.recorders() == [recorder]
+    world.start()
+    on_air(world, "hls1", seconds=2)
+    assert world.recorders() == [recorder]
+    world.site.go_offline("hls1")
+
+    world.wait(lambda: "editing" in world.states(), 40, "the merge begins")
+    world.kill()
+    assert world.states() == ["editing"]
+    world.start()
+
+    world.bilibili.slow(30_000)
+    world.wait(lambda: world.rows("uploads", "bytes_sent > 0"), 40, "bytes arrive")
+    world.kill()
+    assert world.states() == ["uploading"]
+    world.bilibili.slow(0)
+    world.bilibili.stall("submit", 3)
+    world.start()
+
+    world.wait(lambda: world.states("submissions") == ["submitting"], 40, "the submit begins")
+    world.kill()  # the request is on its way, nobody hears the answer
+    assert world.states("submissions") == ["submitting"]
+    world.start()
+    world.wait(lambda: published(world, 1), 60, "it is published")
+    world.check_published(submissions=1, videos=1)
+    (row,) = world.rows("videos")
+    assert row["duration"] > 5
+    assert len(world.rows("broadcasts")) == 1
+    assert len([r for r in world.bilibili.requests if r.route == "submit" and r.status == 200]) <= 1
+
+
+@pytest.mark.parametrize("arrived", [True, False])
+def test_a_submit_without_an_answer_is_looked_up_and_never_doubled(world, arrived):
+    if arrived:
+        world.bilibili.lose_submit_answer()
+        world.bilibili.delay_listing(0.5)
+    else:
+        world.bilibili.fail("submit", 502, b"<html>Bad Gateway</html>")
+    make_video(world.drop / "a.mp4")
+    world.start()
+    world.wait(lambda: published(world, 1), 40, "it is published")
+    world.check_published(submissions=1, videos=1)
+    asked = [r.route for r in world.bilibili.requests if r.route in ("submit", "archives")]
+    assert asked[:2] == ["submit", "archives"]
+    assert asked.count("submit") == (1 if arrived else 2)
+
+
+def test_a_recording_survives_restarts_of_the_daemon_in_one_piece(world):
+    world.room("flv1")
+    world.start()
+    on_air(world, "flv1", seconds=2)
+    (recorder,) = world.recorders()
+    for _ in range(3):
+        assert world.end() == 0
+        assert world.recorders() == [recorder]
+        world.start()
+        on_air(world, "flv1", seconds=1)
+        assert world.recorders() == [recorder]
+    world.site.go_offline("flv1")
+    world.wait(lambda: published(world, 1), 60, "it is published")
+    world.check_published(submissions=1, videos=1)
+
+
+def test_a_killed_recorder_is_replaced_and_its_file_is_saved(world):
+    world.room("flv1")
+    world.start()
+    on_air(world, "flv1", seconds=3)
+    (first,) = world.recorders()
+    os.kill(first, signal.SIGKILL)
+    world.wait(lambda: world.recorders() not in ([], [first]), 20, "a new recorder")
+    on_air(world, "flv1", seconds=3)
+    world.site.go_offline("flv1")
+    world.wait(lambda: published(world, 1), 60, "it is published")
+    world.check_published(submissions=1, videos=2)
+    assert len(world.bilibili.archives[0].parts) == 2
+
+
+def test_settings_apply_while_it_runs_and_a_broken_file_is_refused_whole(world):
+    world.room("flv1")
+    world.start()
+    on_air(world, "flv1", seconds=1)
+    (recorder,) = world.recorders()
+    world.room("hls1")
+    world.site.go_live("hls1")
+    world.save()
+    world.wait(lambda: len(world.recorders()) == 2, 15, "the new room is recorded")
+
+    good = world.path.read_text()
+    world.path.write_text(good.replace("streamers:", "streamres:"))
+    world.wait(lambda: world.rows("notices", "key = 'config'"), 10, "the broken file is refused")
+    status = world.command("status").stdout
+    assert "did you mean streamers?" in status
+    assert "the old settings stay" in status
+    assert recorder in world.recorders()
+
+    del world.settings["streamers"][1]
+    world.save()
+    world.daemon.send_signal(signal.SIGHUP)
+    world.wait(lambda: world.recorders() == [recorder], 15, "the dropped room is no longer recorded")
+    assert not world.rows("notices", "key = 'config'")
+    assert [row["name"] for row in world.rows("streamers", "active = 1")] == ["flv1"]
+    assert world.end(signal.SIGINT) == 0  # a person at the terminal: recorders, too
+    assert world.recorders() == []
+
+
+def test_one_daemon_per_data_directory(world):
+    world.start()
+    second = world.command("run")
+    assert second.returncode == 3
+    assert f"process {world.daemon.pid} runs on" in second.stderr
+    assert "Traceback" not in second.stderr
+    world.kill()
+    world.start()  # the lock of a dead one is no obstacle
+
+
+def test_without_credentials_everything_up_to_ready_works_and_the_row_says_what_it_waits_for(world):
+    kept = world.cookies.read_bytes()
+    world.cookies.unlink()
+    make_video(world.drop / "a.mp4")
+    world.start()
+    world.wait(lambda: world.rows("videos", "state = 'ready' and waits_for is not null"), 30, "it waits")
+    (row,) = world.rows("videos")
+    assert "cookies.json" in row["waits_for"]
+    assert row["attempts"] == 0
+    assert "cookies.json" in world.command("status").stdout
+    world.cookies.write_bytes(kept)
+    world.cookies.chmod(0o600)
+    world.daemon.send_signal(signal.SIGHUP)
+    world.save()
+    world.settings["publish"]["part_attempts"] = 4
+    world.save()
+    world.wait(lambda: published(world, 1), 40, "it goes on by itself")
+
+
+def test_bad_input_is_named_and_stops_nothing_else(world):
+    (world.drop / "empty.mp4").touch()
+    (world.drop / "text.mp4").write_text("#EXTM3U\n#EXTINF:1,\n/etc/passwd\n#EXT-X-ENDLIST\n")
+    for name, segment in (("lost", "000.ts"), ("outside", "../../config.yaml"), ("absolute", "/etc/passwd")):
+        (world.drop / name).mkdir()
+        text = f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{segment}\n#EXT-X-ENDLIST\n"
+        (world.drop / name / "list.m3u8").write_text(text)
+    world.settings["publish"]["attempts"] = 2
+    world.start()
+    make_video(world.drop / "good.mp4")
+    world.wait(lambda: published(world, 1), 40, "the good one is published")
+    world.wait(lambda: world.states().count("held") == 4, 20, "the bad ones are held")
+    why = {row["path"]: row["last_error"] for row in world.rows("videos", "state = 'held'")}
+    assert "/etc/passwd" in why["absolute/list.m3u8"]
+    assert "config.yaml" in why["outside/list.m3u8"]
+    assert "empty.mp4" in why["empty.mp4"]
+    assert "text.mp4" in why["text.mp4"]
+    (lost,) = world.rows("videos", "path = 'lost/list.m3u8'")
+    assert lost["state"] == "recorded"
+    assert lost["last_error"] == "waits for segment '000.ts' (line 4)"
+    assert "Traceback" not in world.log()
+    status = world.command("status").stdout
+    assert "Held for you" in status
+    assert "waits for segment '000.ts'" in status
+    make_video(world.directory / "000.ts", 2).rename(world.drop / "lost" / "000.ts")
+    make_video(world.directory / "a.mp4").rename(world.drop / "empty.mp4")
+    world.wait(lambda: published(world, 3), 40, "mended, they are published")
+    world.check_published(submissions=3, videos=3)
+    assert world.command("retry", "video:999").returncode == 1
+
+
+def test_a_missing_ffmpeg_is_said_and_work_waits_for_it(world):
+    world.settings["edit"]["ffmpeg"] = str(world.directory / "nowhere" / "ffmpeg")
+    make_video(world.drop / "a.mp4")
+    world.start()
+    world.wait(lambda: world.rows("videos", "waits_for like '%ffmpeg%'"), 30, "it says so")
+    assert world.states() == ["recorded"]
+    assert "ffmpeg" in world.rows("notices", "key = 'ffmpeg'")[0]["text"]
+    world.settings["edit"] = {}
+    world.save()
+    world.wait(lambda: published(world, 1), 40, "with ffmpeg it goes on")
+    assert world.rows("notices") == []
+
+
+def test_expired_cookies_pause_the_account_and_nothing_is_lost(world):
+    world.bilibili.expire_login()
+    make_video(world.drop / "a.mp4")
+    world.start()
+    world.wait(lambda: world.rows("accounts", "state = 'waiting'"), 30, "the account waits")
+    (row,) = world.rows("videos")
+    assert row["state"] == "ready"
+    assert row["attempts"] == 0
+    asked = len(world.bilibili.requests)
+    until = time.monotonic() + 3
+    world.wait(lambda: time.monotonic() > until, 10)
+    assert len(world.bilibili.requests) == asked, "it keeps asking"
+    world.bilibili.write_cookies(world.cookies)
+    world.settings["publish"]["part_attempts"] = 4
+    world.save()
+    world.wait(lambda: published(world, 1), 40, "with new cookies it goes on")
+
+
+def test_a_missing_drop_folder_is_said_and_found_when_it_comes(world):
+    world.settings["drop_folders"].append({"directory": "later"})
+    world.start()
+    world.wait(lambda: world.rows("notices", "key like 'root:%'"), 10, "it is missed")
+    make_video(world.drop / "a.mp4")
+    world.wait(lambda: published(world, 1), 40, "the other folder works")
+    (world.directory / "later").mkdir()
+    world.wait(lambda: world.rows("notices") == [], 20, "it is back")
+    make_video(world.directory / "later" / "b.mp4")
+    world.wait(lambda: published(world, 2), 40, "a file in it is published")
+
+
+def test_deleting_the_catalog_rebuilds_the_library_and_asks_before_submitting(world):
+    world.room("flv1")
+    world.start()
+    on_air(world, "flv1", seconds=2)
+    assert world.end(signal.SIGINT) == 0
+    world.site.go_offline("flv1")
+    world.settings["accounts"] = {}
+    for file in (world.directory / "data").glob("catalog.db*"):
+        file.unlink()
+    world.start()
+    world.wait(lambda: world.states() == ["ready"], 30, "the library is there again")
+    (broadcast,) = world.rows("broadcasts")
+    assert broadcast["title"] == "flv1 的直播"
+
+
+def test_it_tells_systemd_and_answers_its_health(world, tmp_path):
+    import socket
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        notify.bind(str(tmp_path / "notify"))
+        notify.settimeout(20)
+        world.save()
+        env = {**os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "2000000"}
+        with (world.directory / "stderr").open("ab") as errors:
+            world.daemon = subprocess.Popen(
+                [sys.executable, "-m", "biliupd", "run", "-c", str(world.path)], env=env, stderr=errors
+            )
+        assert notify.recv(100) == b"READY=1"
+        assert notify.recv(100) == b"WATCHDOG=1"
+        address = next(line.split()[-1] for line in world.log().splitlines() if "/api/health" in line)
+        assert requests.get(address, timeout=5).json()["ok"]
+        world.daemon.send_signal(signal.SIGTERM)
+        while (said := notify.recv(100)) == b"WATCHDOG=1":
+            pass
+        assert said == b"STOPPING=1"
+        assert world.daemon.wait(20) == 0
+
+
+def test_detached_it_runs_without_a_terminal_and_stop_ends_it_with_its_recorders(world):
+    world.room("flv1")
+    world.save()
+    assert world.command("run", "--detach").returncode == 0
+    world.site.go_live("flv1")
+    wait_until(lambda: world.recorders(), 20, "it records")
+    assert "running (pid" in world.command("status").stdout
+    assert world.command("run", "--detach").returncode == 3
+    stopped = world.command("stop")
+    assert (stopped.returncode, stopped.stdout) == (0, "daemon ended; 1 recordings ended\n"), stopped.stderr
+    assert world.recorders() == []
+    assert "not running" in world.command("status").stdout
+    assert list((world.directory / "recordings" / "flv1").glob("*/P001.flv"))
+    mode = (world.directory / "data" / "catalog.db").stat().st_mode
+    assert mode & 0o077 == 0
+
+
+def test_check_says_every_mistake_and_exits_78(world):
+    world.path.write_text("wacth: {}\nlog: {level: LOUD}\n")
+    checked = world.command("check")
+    assert checked.returncode == 78
+    assert "wacth (line 1): there is no such setting: did you mean watch?" in checked.stderr
+    assert "log.level (line 2)" in checked.stderr
+    assert world.command("run").returncode == 78
+    world.save()
+    assert world.command("check").returncode == 0
+
+
+def test_upload_video_from_python(world):
+    seen = []
+    path = make_video(world.directory / "clip.mp4")
+    publish = PublishConfig(member_url=world.bilibili.url, passport_url=world.bilibili.url, api_url=world.bilibili.url)
+    bvid = biliupd.upload_video(
+        world.cookies, path, "a title", desc="d", tags=["t"], publish=publish,
+        on_progress=lambda sent, total: seen.append((sent, total)),
+    )  # fmt: skip
+    (archive,) = world.bilibili.archives
+    assert archive.bvid == bvid
+    assert archive.title == "a title"
+    size = path.stat().st_size
+    assert seen[-1] == (size, size)
+    assert [sent for sent, _ in seen] == sorted(sent for sent, _ in seen)
