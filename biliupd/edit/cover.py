@@ -21,8 +21,8 @@ PLACES = (0.2, 0.5, 0.8)  #: where in the video a frame is looked for
 DULL_BYTES = 14_000  #: a picture of one colour, or nearly so, is smaller than this at the quality used
 
 _FILTERS = (
-    f"scale={WIDTH}:{HEIGHT}:force_original_aspect_ratio=decrease:force_divisible_by=2,"
-    f"pad={WIDTH}:{HEIGHT}:(ow-iw)/2:(oh-ih)/2,setsar=1,thumbnail=n=12,format=yuvj420p")
+    f"scale={WIDTH}:{HEIGHT}:force_original_aspect_ratio=decrease,format=yuv444p,"
+    f"pad={WIDTH}:{HEIGHT}:(ow-iw)/2:(oh-ih)/2,setsar=1,thumbnail=n=12,setpts=N,format=yuvj420p")
 
 
 def make_cover(video: Path, output: Path, ffmpeg: Ffmpeg, *, duration_seconds: float) -> bool:

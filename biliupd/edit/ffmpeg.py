@@ -143,9 +143,11 @@ def _judge(code: int, stderr: str) -> None:
     words = _last_words(stderr)
     if "No space left on device" in stderr:
         raise TemporaryError("no space left on the device", hint="make room", retry_after_seconds=60)
-    if code in (126, 127):
+    if code in (126, 127) and "setpriv" in stderr:
         raise NeedsPerson(f"ffmpeg could not be run: {words}", hint="install ffmpeg anew", retry_after_seconds=60)
-    if code < 0 or code in (255, 128 + signal.SIGTERM, 128 + signal.SIGKILL):
+    # Since ffmpeg 7 the code may be the low byte of a negative errno: 255 is EPERM there, not only a signal it caught.
+    signalled = code in (255, 128 + signal.SIGTERM, 128 + signal.SIGKILL) and "Operation not permitted" not in stderr
+    if code < 0 or signalled:
         raise TemporaryError(f"ffmpeg was ended from outside (exit {code})")
     for passing in ("Cannot allocate memory", "Too many open files", "Resource temporarily unavailable",
                     "Input/output error", "Stale file handle"):

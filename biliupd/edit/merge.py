@@ -129,7 +129,7 @@ def _remux_groups(
     listed = temp.with_name(f"{temp.stem}.list.part")
     listed.write_text("".join(f"file '{part.name}'\n" for part in parts))  # our own names, without any special sign
     stderr = ffmpeg.run([
-        "-y", "-xerror", "-protocol_whitelist", "file", "-f", "concat", "-safe", "1", "-i", file_url(listed),
+        "-y", "-xerror", "-protocol_whitelist", "file", "-f", "concat", "-safe", "0", "-i", file_url(listed),
         "-map", "0:v:0?", "-map", "0:a:0?", "-c", "copy", "-metadata", f"comment={mark}", "-f", "mp4", file_url(temp),
     ], output=temp).stderr
     for sign in ("Impossible to open", "Failed to open", "corrupt"):

@@ -17,7 +17,7 @@ from biliupd.errors import PermanentError, TemporaryError
 LARGEST_PLAYLIST_BYTES = 16 << 20
 LARGEST_ENTRY_COUNT = 100_000
 
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z+.-]*:")
+_SCHEME = re.compile(r"(?:[A-Za-z][A-Za-z+.-]*|subfile,.*):")
 _ATTRIBUTE = re.compile(r'([A-Z0-9-]+)=("[^"]*"|[^,]*)')
 
 
