@@ -1,7 +1,8 @@
 """One bounded GET: so many bytes, so much time, and trouble told without secrets.
 
-Runs on the thread of whoever looks at a room. Each call has a connection of its own. Error texts name neither the
-query nor the user of an address, because they end in the log.
+Runs on the thread of whoever looks at a room. Each call has a connection of its own: looks are a minute apart, and
+many a router forgets an idle connection sooner, without telling. Error texts name neither the query nor the user of an
+address, because they end in the log.
 """
 
 import time

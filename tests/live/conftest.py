@@ -13,13 +13,14 @@ from biliupd.rehearsal.live_site import LiveSite
 
 @dataclass
 class Reply:
-    """`silent`: take the request and say nothing; `then_silent`: say it, but do not end."""
+    """`silent`: take the request and say nothing; `then_silent`: say it, but do not end; `length`: of the body, as promised."""
 
     status: int = 200
     body: bytes = b""
     silent: bool = False
     then_silent: bool = False
     location: str = ""
+    length: int | None = None
 
 
 @dataclass
@@ -53,6 +54,9 @@ def script() -> Iterator[Script]:
             self.send_response(reply.status)
             if reply.location:
                 self.send_header("Location", reply.location)
+            if reply.length is not None:
+                self.send_header("Content-Length", str(reply.length))
+            self.send_header("Set-Cookie", "session=kept; Path=/")
             self.end_headers()
             self.wfile.write(reply.body)
             if reply.then_silent:

@@ -221,6 +221,30 @@ def test_a_user_and_password_go_out_as_a_header_and_stay_out_of_everything_shown
         assert word not in direct.check(url.replace("a.flv", "none.flv"), LIVE).reason
 
 
+def test_a_look_follows_redirects_and_keeps_nothing_of_what_the_site_set(script):
+    script.says("/a.flv", status=302, location="/b.flv?token=1")
+    script.says("/b.flv", body=FLV)
+    script.says("/loop.flv", status=302, location="/loop.flv")
+    direct = Direct()
+    for _ in range(2):
+        assert direct.check(f"{script.url}/a.flv", LIVE).state is State.LIVE
+    assert ["Cookie" in headers for headers in script.headers] == [False, True, False, True]
+    assert direct.stream(f"{script.url}/a.flv", LIVE).url == f"{script.url}/a.flv"
+    assert direct.check(f"{script.url}/loop.flv", LIVE).reason == "the site redirects in circles"
+
+
+def test_an_answer_that_ends_early_is_no_answer(script):
+    """Half a playlist has no end, so a replay would look live."""
+    script.says("/a.m3u8", body=PLAYLIST, length=len(PLAYLIST) + 16)
+    seen = Direct().check(f"{script.url}/a.m3u8", LIVE)
+    assert (seen.state, seen.answered) == (State.UNKNOWN, False)
+
+
+def test_a_playlist_without_bounds_is_not_read_to_its_end(script):
+    script.says("/a.m3u8", body=PLAYLIST + b"#EXTINF:2,\n9.ts\n" * 40_000)
+    assert Direct().check(f"{script.url}/a.m3u8", LIVE).reason == "the playlist is longer than 256 KiB"
+
+
 def test_the_best_variant_with_sound_is_taken_and_a_password_does_not_follow_to_another_host(script):
     elsewhere = script.url.replace("127.0.0.1", "localhost")
     master = (
