@@ -13,7 +13,7 @@ from biliupd.rehearsal.live_site import LiveSite
 
 @dataclass
 class Reply:
-    """`silent`: take the request and say nothing; `then_silent`: say it, but do not end; `length`: of the body, as promised."""
+    """`silent`: say nothing; `then_silent`: say it, but do not end; `length`: of the body, as promised."""
 
     status: int = 200
     body: bytes = b""
