@@ -217,13 +217,14 @@ def test_stop_ends_an_upload_within_a_second_wherever_it_is(bilibili, send, clip
         bilibili.fail("put", 500, times=99)
     else:
         bilibili.stall(where, 4, times=9)
-    stop, caught = threading.Event(), []
+    stop, caught, left = threading.Event(), [], []
 
     def run():
         try:
             send(clip, stop=stop)
         except Stopped:
             caught.append(time.monotonic())
+            left.extend(thread for thread in threading.enumerate() if thread.name.startswith("upload"))
 
     thread = threading.Thread(target=run)
     thread.start()
@@ -236,6 +237,7 @@ def test_stop_ends_an_upload_within_a_second_wherever_it_is(bilibili, send, clip
     thread.join(10)
     assert caught
     assert caught[0] - began < 1.2
+    assert where == "preupload" or not left, "only a request made by requests cannot be cut short"
     bilibili.slow(0)
 
 

@@ -15,8 +15,9 @@ from biliupd.config import PublishConfig
 from biliupd.errors import PermanentError, TemporaryError
 from biliupd.publish.credential import Credential
 from biliupd.publish.line import named, probe
-from biliupd.publish.member import Member
+from biliupd.publish.member import Member, Unsent
 from biliupd.publish.once import upload_video
+from biliupd.publish.submission import Metadata, Part, submit
 from biliupd.publish.upos import upload
 from biliupd.publish.wire import Wire
 from biliupd.rehearsal.bilibili import Bilibili
@@ -55,6 +56,8 @@ def test_a_certificate_nobody_vouches_for_is_refused_for_calls_and_for_bytes(
     member = Member(config(secure), Credential.load(secure.write_cookies(tmp_path / "c.json")))
     with pytest.raises(TemporaryError):
         member.whoami()
+    with pytest.raises(Unsent):
+        submit(member, member.publish, Metadata(title="t"), [Part("n1", "P1", 0)])
     monkeypatch.setattr("biliupd.publish.member.trusted", lambda: str(ca_file))
     believing = Member(config(secure), member.credential)
     assert believing.whoami()
