@@ -38,18 +38,9 @@ _KEEP_RUNNING = '"$@" & exec >&-; read -r _; kill $! 2>/dev/null; wait $!'  # en
 class _Client:
     """One connection that listens to an FLV room. None in the queue: the end."""
 
-    tags: queue.Queue[bytes | None] = field(default_factory=lambda: queue.Queue(CLIENT_QUEUE_TAGS))
+    tags: queue.SimpleQueue[bytes | None] = field(default_factory=queue.SimpleQueue)
     wants_keyframe: bool = True
     cut: bool = False
-
-    def end(self) -> None:
-        while True:
-            try:
-                self.tags.put_nowait(None)
-                return
-            except queue.Full:
-                with contextlib.suppress(queue.Empty):
-                    self.tags.get_nowait()
 
 
 class _Feed:
@@ -77,7 +68,7 @@ class _Feed:
         with self.lock:
             self.ended = True
             for client in self.clients:
-                client.end()
+                client.tags.put(None)
 
     def _hand_out(self, header: bytes, kind: int, tag: bytes, body: bytes) -> None:
         with self.lock:
@@ -96,25 +87,22 @@ class _Feed:
                     self._give(client, tag, keyframe)
 
     def _give(self, client: _Client, tag: bytes, keyframe: bool) -> None:
-        if client.wants_keyframe and not keyframe:
-            return
-        try:
-            client.tags.put_nowait(tag)
-            client.wants_keyframe = False
-        except queue.Full:
-            client.wants_keyframe = True
+        full = client.tags.qsize() >= CLIENT_QUEUE_TAGS
+        client.wants_keyframe = full or (client.wants_keyframe and not keyframe)
+        if not client.wants_keyframe:
+            client.tags.put(tag)
 
     def join(self) -> _Client:
         client = _Client()
         with self.lock:
             if self.ended:
-                client.end()
+                client.tags.put(None)
                 return client
             start = [self._headers[name] for name in ("file", "18", "9", "8") if name in self._headers]
-            client.tags.put_nowait(b"".join(start))
+            client.tags.put(b"".join(start))
             if not self.withheld and len(self._since_keyframe) < CLIENT_QUEUE_TAGS // 2:
                 for tag in self._since_keyframe:
-                    client.tags.put_nowait(tag)
+                    client.tags.put(tag)
                 client.wants_keyframe = not self._since_keyframe
             self.clients.add(client)
         return client
@@ -127,7 +115,7 @@ class _Feed:
         with self.lock:
             for client in self.clients:
                 client.cut = True
-                client.end()
+                client.tags.put(None)
 
     def withhold(self, withheld: bool) -> None:
         with self.lock:
@@ -411,43 +399,41 @@ class _Handler(BaseHTTPRequestHandler):
         """Nothing: the media addresses hold a secret."""
 
     def do_GET(self) -> None:
-        address = urlsplit(self.path)
+        address, find = urlsplit(self.path), self.server.site.room
         match address.path.strip("/").split("/"):
             case ["api", "rooms", room_id]:
                 self._api(room_id)
-            case ["rooms", room_id] if room := self._room(room_id):
+            case ["rooms", room_id] if room := find(room_id):
                 page = f"<!doctype html><meta charset=utf-8><title>{room_id}</title><p>Room {room_id}: "
                 self._send(200, "text/html; charset=utf-8", (page + ("live" if room.live else "offline")).encode())
-            case ["covers", name] if room := self._room(name.removesuffix(".jpg")):
+            case ["covers", name] if room := find(name.removesuffix(".jpg")):
                 self._send(200, "image/jpeg", (room.directory / "cover.jpg").read_bytes())
-            case ["live", name] if room := self._room(name.removesuffix(".flv")):
+            case ["live", name] if room := find(name.removesuffix(".flv")):
                 if self._admits(room, address.query):
                     self._flv(room)
-            case ["live", room_id, name] if room := self._room(room_id):
+            case ["live", room_id, name] if room := find(room_id):
                 if self._admits(room, address.query):
                     self._hls(room, name)
             case _:
                 self._send(404, "text/plain", b"not here\n")
 
-    def _room(self, room_id: str) -> _Room | None:
-        return self.server.site.room(room_id)
-
     def _send(self, status: int, content_type: str, body: bytes) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", content_type)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("Cache-Control", "no-cache")
-        self.end_headers()
+        self._head(status, content_type, "Content-Length", str(len(body)))
         self.wfile.write(body)
+
+    def _head(self, status: int, content_type: str, name: str, value: str) -> None:
+        self.send_response(status)
+        for line in (("Content-Type", content_type), ("Cache-Control", "no-cache"), (name, value)):
+            self.send_header(*line)
+        self.end_headers()
 
     def _json(self, status: int, content: dict[str, object]) -> None:
         self._send(status, "application/json", json.dumps(content, ensure_ascii=False).encode())
 
     def _api(self, room_id: str) -> None:
-        room = self._room(room_id)
+        room = self.server.site.room(room_id)
         if room is None:
-            self._json(404, {"error": "no such room"})
-            return
+            return self._json(404, {"error": "no such room"})
         if room.api_delay_seconds:
             self.server.site.stop.wait(room.api_delay_seconds)
         if room.html:
@@ -460,27 +446,19 @@ class _Handler(BaseHTTPRequestHandler):
     def _admits(self, room: _Room, query: str) -> bool:
         """False: the request was answered (or hung up on) already."""
         given = parse_qs(query).get("sign")
-        if room.media_status:
-            self._send(room.media_status, "text/plain", b"told to fail\n")
-        elif given and given[0] != room.sign:
-            self._send(403, "text/plain", b"this address has expired\n")
-        else:
-            return True
-        return False
+        status = room.media_status or (403 if given and given[0] != room.sign else None)
+        if status:
+            self._send(status, "text/plain", b"told to fail, or the address has expired\n")
+        return not status
 
     def _flv(self, room: _Room) -> None:
         if room.protocol != "flv" or not room.live:
-            self._send(404, "text/plain", b"not on air\n")
-            return
+            return self._send(404, "text/plain", b"not on air\n")
         self.close_connection = True
         client = room.feed.join()
         try:
-            self.send_response(200)
-            self.send_header("Content-Type", "video/x-flv")
-            self.send_header("Cache-Control", "no-cache")
-            self.send_header("Connection", "close")
-            self.end_headers()
-            while (tag := client.tags.get()) is not None:
+            self._head(200, "video/x-flv", "Connection", "close")
+            while (tag := client.tags.get()) is not None and not client.cut:
                 self.wfile.write(tag)
             if client.cut:
                 self._reset()
@@ -492,20 +470,18 @@ class _Handler(BaseHTTPRequestHandler):
     def _hls(self, room: _Room, name: str) -> None:
         if room.cuts:
             room.cuts -= 1
-            self._reset()
-            return
+            return self._reset()
         room.delivering.wait()
-        path = room.playlist.with_name(name)
+        path, playlist = room.playlist.with_name(name), "application/vnd.apple.mpegurl"
         if name == "master.m3u8" and room.live:
-            self._send(200, "application/vnd.apple.mpegurl", _master(room))
-        elif room.protocol == "hls" and not self.server.site.gone(room) and path.suffix in (".ts", ".m3u8"):
+            return self._send(200, playlist, _master(room))
+        content = None
+        if path.suffix in (".ts", ".m3u8") and not self.server.site.gone(room):
             with contextlib.suppress(FileNotFoundError):
-                content_type = "video/mp2t" if path.suffix == ".ts" else "application/vnd.apple.mpegurl"
-                self._send(200, content_type, path.read_bytes())
-                return
-            self._send(404, "text/plain", b"not here\n")
-        else:
-            self._send(404, "text/plain", b"not on air\n")
+                content = path.read_bytes()
+        if content is None:
+            return self._send(404, "text/plain", b"not on air\n")
+        self._send(200, "video/mp2t" if path.suffix == ".ts" else playlist, content)
 
     def _reset(self) -> None:
         """Close so that the other side sees a reset instead of an orderly end."""

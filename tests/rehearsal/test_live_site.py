@@ -17,7 +17,7 @@ import pytest
 from support import wait_until
 
 from biliupd.errors import BiliupdError
-from biliupd.rehearsal.live_site import LiveSite
+from biliupd.rehearsal.live_site import CLIENT_QUEUE_TAGS, LiveSite
 
 
 @pytest.fixture
@@ -303,8 +303,8 @@ def test_a_slow_client_loses_media_but_holds_up_nobody(site):
     quick = Listener(address(site, "r"))
     wait_until(lambda: len(quick.pictures()) > 5)
     with feed.lock:
-        while not slow.tags.full():
-            slow.tags.put_nowait(b"")
+        while slow.tags.qsize() < CLIENT_QUEUE_TAGS:
+            slow.tags.put(b"")
     seen = len(quick.pictures())
     wait_until(lambda: slow.wants_keyframe and len(quick.pictures()) > seen + 30)
     feed.leave(slow)
