@@ -272,7 +272,7 @@ class Crew:
                 continue
             if broadcast is None or broadcast.streamer in self._open:
                 logger.warning("{} is gone or not the last of its streamer: not taken up again", directory)
-                if self._recordings.directory.is_dir():
+                if directory.parent.is_dir():  # else a mount is missing, and it may come back
                     path.unlink(missing_ok=True)
                 continue
             entry = _Open(directory, broadcast, path, bytes_at_start=broadcast.figures.bytes)

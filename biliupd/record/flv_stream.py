@@ -25,7 +25,8 @@ MOST_GARBAGE = 1 << 20
 NO_PROGRESS_SECONDS = 30.0
 GOOD_CONNECTION_SECONDS = 5.0  # media for this long: the next reconnect is a new story
 LONGEST_PAUSE = 8.0
-GATHER_SECONDS = 0.05  # let bytes gather in the kernel, instead of waking up for each packet
+LONGEST_GATHER_SECONDS = 0.25  # let bytes gather in the kernel, instead of waking up for each packet …
+GATHERED = 64 << 10  # … but only so many, or the window closes and the server drops data
 
 
 class Lost(NamedTuple):
@@ -66,6 +67,7 @@ class Connection:
 
     def _read(self) -> Lost:
         answer, _ = self._client.open(self._url)
+        pause, gathered = LONGEST_GATHER_SECONDS / 8, 0
         try:
             while not self._stop.is_set():
                 before = time.monotonic()
@@ -75,8 +77,11 @@ class Connection:
                 if self.inbox.qsize() >= MOST_WAITING:
                     return Lost("overflow: the disk is slower than the stream")
                 self.inbox.put(chunk)
-                if time.monotonic() - before > 0.001:  # it had to wait, so all that came is read
-                    self._stop.wait(GATHER_SECONDS)
+                gathered += len(chunk)
+                if time.monotonic() - before > 0.001 or len(chunk) < GATHERED // 4:  # all that came is read
+                    pause = min(LONGEST_GATHER_SECONDS, pause * (0.5 if gathered > GATHERED else 1.2))
+                    gathered = 0
+                    self._stop.wait(pause)
             return Lost("abandoned")
         except NETWORK_ERRORS as error:
             raise TemporaryError(explain(error)) from error

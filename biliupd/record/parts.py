@@ -54,8 +54,16 @@ class FlvPart:
         return self.media_ms / 1000
 
     def write(self, tags: list[Tag]) -> None:
-        """Append tags with the times they shall have in the file."""
-        self._append(tag_bytes(tags))
+        """Append tags with the times they shall have in the file; a full disk takes as many whole ones as fit."""
+        try:
+            self._append(tag_bytes(tags))
+        except OSError:
+            for tag in tags:
+                self._append(tag_bytes([tag]))
+                self._note([tag])
+        self._note(tags)
+
+    def _note(self, tags: list[Tag]) -> None:
         for tag in tags:
             self._has_media = self._has_media or look_at(tag).role in (Role.KEYFRAME, Role.MEDIA)
             self.media_ms = max(self.media_ms, tag.timestamp)

@@ -5,6 +5,7 @@ Run by the crew when no recorder is at work in the folder. Safe to repeat: a sec
 
 import contextlib
 import os
+import re
 from pathlib import Path
 
 from biliupd.errors import PermanentError, TemporaryError
@@ -25,6 +26,8 @@ from biliupd.record.parts import INDEX, REMEMBERED, SEGMENT_SUFFIXES, digest_of
 from biliupd.record.playlist import Entry, MediaPlaylist, NotAPlaylist, parse, write
 
 _BLOCK = 1 << 20
+_FLV_PART = re.compile(r"P\d{3,}\.flv\.part")
+_FOLDER = re.compile(r"P\d{3,}")
 
 
 def salvage(directory: Path) -> list[str]:
@@ -40,10 +43,10 @@ def salvage(directory: Path) -> list[str]:
             broadcast = broadcasts.read(directory)
         known = {str(item.get("name")): item for item in broadcast.files} if broadcast else {}
         for path in sorted(directory.iterdir()):
-            if path.name.startswith("P") and path.name.endswith(".flv.part"):
+            if _FLV_PART.fullmatch(path.name):
                 name = path.name.removesuffix(".part")
                 result = _salvage_flv(path, int(known.get(name, {}).get("bytes", 0)))
-            elif path.name.startswith("P") and path.is_dir() and not _has_ended(path / INDEX):
+            elif _FOLDER.fullmatch(path.name) and path.is_dir() and not _has_ended(path / INDEX):
                 name = f"{path.name}/{INDEX}"
                 result = _salvage_folder(path)
                 if broadcast:

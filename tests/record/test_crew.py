@@ -63,9 +63,9 @@ class Daemon:
                       if p.name != "heartbeat")
 
     def media_flows(self) -> bool:
-        """At least two seconds are written, and broadcast.json tells."""
-        running = self.crew.running()
-        return bool(running) and running[0].figures.media_seconds > 2
+        """The recorder runs and the clip is on its way to the disk."""
+        parts = list(self.recordings.directory.glob("someone/*/P*.flv.part"))
+        return bool(self.crew.running() and parts) and parts[0].stat().st_size > 30_000
 
 
 @pytest.fixture
@@ -136,9 +136,11 @@ def test_after_a_cut_the_site_is_asked_and_the_broadcast_goes_on(
     daemon.until(lambda: (daemon.folder / "P002.flv.part").exists())
     assert daemon.started[0].broadcast_id == daemon.started[1].broadcast_id
     assert daemon.started[0].task_id != daemon.started[1].task_id
-    daemon.until(lambda: daemon.crew.running()[0].figures.files == 2)
+    daemon.crew.stop("someone")
+    daemon.until(lambda: daemon.ended[-1].over)
     found = broadcasts.read(daemon.folder)
     assert found is not None
+    assert found.figures.files == 2
     assert [gap["cause"] for gap in found.gaps] == ["new address"]
 
 
@@ -278,12 +280,13 @@ def test_a_new_crew_does_not_take_another_process_for_the_recorder(daemon: Daemo
 def test_a_state_file_without_its_folder_is_forgotten(daemon: Daemon, server: MediaServer) -> None:
     state = daemon.recordings.data_directory / "recorders"
     state.mkdir(parents=True)
-    daemon.recordings.directory.mkdir()
-    gone = str(daemon.recordings.directory / "someone" / "gone")
-    specs.write(state / "x.json", specs.Spec(gone, specs.Stream("http://x", "flv")))
-    (state / "y.json").write_text("broken")
+    (daemon.recordings.directory / "someone").mkdir(parents=True)
+    for name, folder in (("removed", "someone"), ("unmounted", "elsewhere")):
+        gone = str(daemon.recordings.directory / folder / "gone")
+        specs.write(state / f"{name}.json", specs.Spec(gone, specs.Stream("http://x", "flv")))
+    (state / "broken.json").write_text("broken")
     daemon.turn()
-    assert not (state / "x.json").exists()
+    assert sorted(path.name for path in state.glob("*.json")) == ["broken.json", "unmounted.json"]
     daemon.crew.went_live(daemon.show(server, "/missing.flv"))
     daemon.until(lambda: daemon.ended)
 

@@ -243,7 +243,12 @@ def test_a_full_disk_ends_the_file_at_a_whole_tag(recording: Recording, server: 
     process = recording.start(server.url + "/live.flv", preexec=lambda: resource.setrlimit(
         resource.RLIMIT_FSIZE, (limit, limit)))
     assert process.wait(20) == Exit.NO_SPACE
-    assert recording.names == [] or complaints(recording.directory / "P001.flv") == ""
+    assert recording.names == ["P001.flv"]
+    made = recording.directory / "P001.flv"
+    assert limit - 20_000 < made.stat().st_size <= limit
+    assert complaints(made) == ""
+    kept = payloads(made.read_bytes(), VIDEO)
+    assert kept == payloads(clip, VIDEO)[:len(kept)] != []
     assert recording.broadcast.exit == "no_space"
 
 
