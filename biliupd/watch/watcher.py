@@ -9,6 +9,8 @@ directory is offline, and never reported as an empty listing nor as deleted file
 """
 
 import errno
+import functools
+import itertools
 import os
 import queue
 import threading
@@ -32,7 +34,7 @@ from biliupd.watch.settle import Settled, Settler, only_init, subject_of
 STEP_SECONDS = 0.02  #: a scan stops after this long to take events
 CHECK_SECONDS = 2.0  #: between two looks at the roots and at the observer
 OBSERVER_GRACE_SECONDS = 30.0  #: a dead observer is rebuilt; only after this long the watcher counts as dead, too
-LEASE_AGE_SECONDS = 86400.0  #: a scan asks only for files changed within this time whether somebody writes to them
+LEASE_AGE_SECONDS = 3600.0  #: a scan asks only for files changed within this time whether somebody writes to them
 
 
 class WatchStatus(NamedTuple):
@@ -69,6 +71,7 @@ class Watcher:
         self.stop = threading.Event()
         self._on_scanned, self._on_root = on_scanned, on_root
         self._watch = watch
+        self._ignored = functools.partial(listing.ignored, extra=watch.ignore)
         self._roots = {path: Root(path) for path in map(os.path.abspath, roots)}
         self._asked: deque[Callable[[], None]] = deque()  # what other threads want done on the watcher thread
         self._suspended = False
@@ -189,6 +192,7 @@ class Watcher:
         for path in roots:
             self._roots.setdefault(path, Root(path))
         old, self._watch = self._watch, watch
+        self._ignored = functools.partial(listing.ignored, extra=watch.ignore)
         self._settler.quiet_seconds, self._settler.limit_seconds = watch.quiet_seconds, watch.limit_seconds
         if (old.observer, old.polling_seconds, old.queue_size, old.ignore) != (
                 watch.observer, watch.polling_seconds, watch.queue_size, watch.ignore):
@@ -308,8 +312,8 @@ class Watcher:
 
     def _advance(self, root: Root, scan: Scan, now: float) -> None:
         until = time.perf_counter() + STEP_SECONDS
-        for entry in scan.entries:
-            scan.found.append(entry)
+        while step := list(itertools.islice(scan.entries, 200)):
+            scan.found += step
             if time.perf_counter() > until:
                 return
         root.scan = None
@@ -404,9 +408,6 @@ class Watcher:
         """Of many segments only the youngest can still be open."""
         youngest = sorted(entries, key=lambda entry: entry.mtime_ns)[-3:]
         return any(listing.open_for_writing(entry.path) for entry in youngest)
-
-    def _ignored(self, name: str) -> bool:
-        return listing.ignored(name, self._watch.ignore)
 
     def _root_of(self, path: str) -> Root | None:
         return next((root for root in self._roots.values() if root.holds(path)), None)
