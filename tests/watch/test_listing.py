@@ -9,7 +9,8 @@ from biliupd.watch.listing import ignored, look, open_for_writing, scan, segment
 
 
 @pytest.mark.parametrize("name", [
-    ".x.mp4.AbCdEf", "x.mp4.part", "x.partial", "X.CRDOWNLOAD", "x.filepart", "x.tmp", "~$x.mp4", ".~tmp~", "._x.mp4", "X.PART",
+    ".x.mp4.AbCdEf", "x.mp4.part", "x.partial", "X.CRDOWNLOAD", "x.filepart", "x.tmp", "~$x.mp4", ".~tmp~", "._x.mp4",
+    "X.PART",
     "x.mp4.aria2", "x.!qB", "x.download", "@EADIR", "THUMBS.DB", "System Volume Information", "@Recycle",
     ".DS_Store", "Thumbs.db", "@eaDir", ".stversions", ".rsync-partial", ".syncthing.x.mp4.tmp", "~syncthing~x.mp4.tmp",
     "#recycle", "$RECYCLE.BIN", "lost+found",
