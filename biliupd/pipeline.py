@@ -45,6 +45,19 @@ class _Order:
     streamer: str
 
 
+@dataclass(frozen=True)
+class _Show:
+    """What the placeholders of a template speak of."""
+
+    title: str
+    began: datetime
+
+    def fill(self, text: str, streamer: str, part: int = 1, file: str = "") -> str:
+        """The text with its placeholders filled in; an empty one leaves no double space."""
+        done = fill(text, streamer=streamer, title=self.title, started_at=self.began, part=part, file=file)
+        return "\n".join(" ".join(line.split()) for line in done.splitlines()).strip()
+
+
 class Pipeline:
     """Owns the worker threads. `apply` gives it new settings while it runs."""
 
@@ -174,13 +187,14 @@ class Pipeline:
             if videos.begin_upload(db, video, self._owner):
                 submission = submissions.of_video(db, video, order.account)
                 with logger.contextualize(submission=submission):
-                    send = partial(self._upload, member=member, account=order.account)
+                    send = partial(self._upload, member=member, order=order)
                     self._step(video, State.UPLOADING, State.READY, send)
                 return True
         return False
 
-    def _upload(self, video: Video, member: Member, account: str) -> None:
+    def _upload(self, video: Video, member: Member, order: _Order) -> None:
         path, log = Path(video["file_path"]), logger.bind(video=video["id"])
+        self._refuse_what_is_published(video, member, order)
         last = 0.0
 
         def on_progress(sent: int, total: int) -> None:
@@ -190,7 +204,7 @@ class Pipeline:
                 last = moment
                 videos.progress(self._catalog.db, video["id"], sent, total)
 
-        with self._accounts.watching(account):
+        with self._accounts.watching(order.account):
             line = self._accounts.line(self.config, member)
             log.info("uploading {} by line {}", path.name, line.name)
             try:
@@ -203,6 +217,26 @@ class Pipeline:
             size_bytes=done.size_bytes,
         )  # fmt: skip
         log.info("uploaded {} in {:.1f} s", path.name, done.seconds)
+
+    def _refuse_what_is_published(self, video: Video, member: Member, order: _Order) -> None:
+        """A library whose catalog was lost must not be published a second time: ask Bilibili for the title."""
+        show = self._show(video)
+        since = show.began if video["broadcast_id"] else _changed_at(Path(video["file_path"]))
+        if video["again"] or since >= self._catalog.made_at:
+            return
+        with self._accounts.watching(order.account):
+            found = bilibili.titled(member, show.fill(order.template.title, order.streamer), since)
+        if found:
+            raise PermanentError(
+                f"older than this catalog, and Bilibili has {found.bvid} of the same title: probably this one;"
+                f" biliupd retry video:{video['id']} publishes it all the same"
+            )
+
+    def _show(self, video: Video) -> _Show:
+        broadcast = records.get_broadcast(self._catalog.db, video["broadcast_id"]) if video["broadcast_id"] else None
+        if broadcast:
+            return _Show(broadcast["title"], datetime.fromisoformat(broadcast["started_at"]))
+        return _Show(video["title"], datetime.fromtimestamp(video["mtime_ns"] / 1e9, UTC))
 
     def _order(self, video: Video) -> _Order | str:
         """What to do with a ready video, or what it waits for."""
@@ -305,13 +339,18 @@ class Pipeline:
         return True
 
     def _look_whether_shown(self, row: Submission) -> bool:
-        member = self._accounts.member(self.config, row["account"])
-        if bilibili.shown(member, row["bvid"], submissions.filenames(row)):
-            submissions.shown(self._catalog.db, row["id"])
-            logger.bind(submission=row["id"]).info("published: {}", row["bvid"])
+        db, log = self._catalog.db, logger.bind(submission=row["id"])
+        review = bilibili.review(self._accounts.member(self.config, row["account"]), row["bvid"])
+        if review.refused:
+            submissions.failed(db, row, Stage.SUBMITTED, Stage.HELD, review.refused, None)
+            log.error("held: {} {}", row["bvid"], review.refused)
+            return True
+        if review.shows(submissions.filenames(row)):
+            submissions.shown(db, row["id"])
+            log.info("published: {}", row["bvid"])
             return True
         until = _moment(self.config.publish.review_seconds)
-        submissions.wait(self._catalog.db, row["id"], "waits until Bilibili shows every part", until)
+        submissions.wait(db, row["id"], "waits until Bilibili shows every part", until)
         return False
 
     # what follows from a failure
@@ -390,16 +429,10 @@ class Pipeline:
 
     def _metadata(self, order: _Order, parts: list[Video], member: Member) -> tuple[Metadata, list[Part]]:
         """The template filled in, the cover uploaded, the parts named."""
-        first, template = parts[0], order.template
-        broadcast = records.get_broadcast(self._catalog.db, first["broadcast_id"]) if first["broadcast_id"] else None
-        began = broadcast["started_at"] if broadcast else first["created_at"]
-        title = broadcast["title"] if broadcast else first["title"]
+        first, template, show = parts[0], order.template, self._show(parts[0])
 
         def filled(text: str, part: int = 1, video: Video = first) -> str:
-            started_at = datetime.fromisoformat(began)
-            file = Path(video["file_path"]).stem
-            done = fill(text, streamer=order.streamer, title=title, started_at=started_at, part=part, file=file)
-            return done.strip()
+            return show.fill(text, order.streamer, part, Path(video["file_path"]).stem)
 
         picture = template.cover or (Path(first["cover_path"]) if first["cover_path"] else None)
         cover_url = ""
@@ -409,7 +442,7 @@ class Pipeline:
             except PermanentError as error:
                 logger.warning("no cover, Bilibili takes a frame: {}", error)
         metadata = Metadata(
-            title=" ".join(filled(template.title).split()), desc=filled(template.desc), tags=list(template.tags),
+            title=filled(template.title), desc=filled(template.desc), tags=list(template.tags),
             tid=template.tid, copyright=template.copyright, source=filled(template.source),
             dynamic=filled(template.dynamic), cover_url=cover_url, no_reprint=template.no_reprint,
             is_only_self=template.is_only_self, extra_fields=template.extra_fields,
@@ -423,6 +456,11 @@ class Pipeline:
 
 def _moment(seconds: float) -> str:
     return stamp(datetime.now(UTC) + timedelta(seconds=seconds))
+
+
+def _changed_at(path: Path) -> datetime:
+    """When the file came here, as far as the disk knows: no tool sets this time."""
+    return datetime.fromtimestamp(path.stat().st_ctime, UTC)
 
 
 def _free_name(playlist: Path, root: str) -> Path:

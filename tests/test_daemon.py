@@ -293,19 +293,38 @@ def test_a_missing_drop_folder_is_said_and_found_when_it_comes(world):
     world.wait(lambda: published(world, 2), 40, "a file in it is published")
 
 
-def test_deleting_the_catalog_rebuilds_the_library_and_asks_before_submitting(world):
+def test_deleting_the_catalog_rebuilds_the_library_and_publishes_nothing_twice(world):
     world.room("flv1")
+    make_video(world.drop / "holiday.mp4")
     world.start()
     on_air(world, "flv1", seconds=2)
-    assert world.end(signal.SIGINT) == 0
     world.site.go_offline("flv1")
-    world.settings["accounts"] = {}
+    world.wait(lambda: published(world, 2), 60, "both are published")
+    assert world.end() == 0
     for file in (world.directory / "data").glob("catalog.db*"):
         file.unlink()
     world.start()
-    world.wait(lambda: world.states() == ["ready"], 30, "the library is there again")
+    world.wait(lambda: world.states() == ["held", "held"], 30, "the library is there again, and asks")
     (broadcast,) = world.rows("broadcasts")
     assert broadcast["title"] == "flv1 的直播"
+    assert len(world.bilibili.archives) == 2
+    for row in world.rows("videos"):
+        assert any(archive.bvid in row["last_error"] for archive in world.bilibili.archives)
+    world.bilibili.same_title_seconds = 0
+    (holiday,) = world.rows("videos", "path = 'holiday.mp4'")
+    assert world.command("retry", f"video:{holiday['id']}").returncode == 0
+    world.wait(lambda: published(world, 1), 30, "a person may insist")
+    assert len(world.bilibili.archives) == 3
+
+
+def test_a_refused_submission_is_held_with_the_reason(world):
+    world.bilibili.review_seconds = 3600
+    make_video(world.drop / "a.mp4")
+    world.start()
+    world.wait(lambda: world.states("submissions") == ["submitted"], 30, "it is in review")
+    world.bilibili.set_state(world.bilibili.archives[0].bvid, -2, "画面模糊")
+    world.wait(lambda: world.states("submissions") == ["held"], 15, "it is held")
+    assert "画面模糊" in world.command("status").stdout
 
 
 def test_it_tells_systemd_and_answers_its_health(world, tmp_path):

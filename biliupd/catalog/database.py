@@ -39,6 +39,12 @@ class Catalog:
             ) from error
 
     @property
+    def made_at(self) -> datetime:
+        """When this catalog began; what is older was perhaps published by an earlier one."""
+        (first,) = self.db.execute("select min(applied_at) from _sqlite_migrations").fetchone()
+        return datetime.fromisoformat(first)
+
+    @property
     def db(self) -> Database:
         """This thread's connection, opened at its first use."""
         found: Database | None = getattr(self._local, "db", None)

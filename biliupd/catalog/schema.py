@@ -104,6 +104,7 @@ create table videos (
     retry_at text,
     last_error text,
     waits_for text,
+    again integer not null default 0,   -- 1: a person asked for another try, knowing what Bilibili has
     bvid text,
     uploaded_at text,
     created_at text not null

@@ -108,7 +108,8 @@ def retry(db: Database, id: int) -> bool:
     row = get(db, id)
     if row is None or row["state"] != State.HELD:
         return False
-    return move(db, id, State.HELD, State.RECORDED, attempts=0, retry_at=None, last_error=None, waits_for=None)
+    fresh = {"attempts": 0, "retry_at": None, "last_error": None, "waits_for": None}
+    return move(db, id, State.HELD, State.RECORDED, **fresh, again=1)
 
 
 def progress(db: Database, video: int, sent: int, total: int) -> None:

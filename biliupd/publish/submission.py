@@ -6,11 +6,11 @@ Runs on the pipeline's workers. A submission is sent once; what became of it whe
 import base64
 import time
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 from loguru import logger
@@ -30,6 +30,7 @@ CLOCK_SLACK = timedelta(minutes=5)
 KEPT_FIELDS = ("videos", "aid", "csrf")  #: extra_fields may not touch these
 PICTURES = {b"\xff\xd8\xff": "jpeg", b"\x89PNG\r\n\x1a\n": "png", b"RIFF": "webp"}
 MAYBE_ACCEPTED = (10009, 21012, -500, -503, -504, 20001)  #: an earlier try may have got through
+REFUSED_STATES = (-2, -4, -16)  #: rejected, locked, cannot be transcoded (bilibili-upload.md, 5.5)
 SHOWN_STATES = (0, -50)  #: public; visible to oneself only, as asked for
 
 
@@ -77,6 +78,17 @@ class Review:
     reject_reason: str
     filenames: frozenset[str]
     shown: frozenset[str]
+
+    @property
+    def refused(self) -> str:
+        """Why a person has to look at it; empty when it is on its way."""
+        if self.state not in REFUSED_STATES:
+            return ""
+        return f"Bilibili refused it: {self.reject_reason or self.state_desc or self.state}"
+
+    def shows(self, filenames: Iterable[str]) -> bool:
+        """Whether it has passed review and every one of these parts with it."""
+        return self.state in SHOWN_STATES and set(filenames) <= self.shown
 
 
 def studio(metadata: Metadata, parts: Sequence[Part]) -> dict[str, Any]:
@@ -194,17 +206,41 @@ def find(member: Member, filenames: Iterable[str], since: datetime) -> Submitted
     raises, TemporaryError when list and view contradict each other: an error is no answer.
     """
     wanted, seen = set(filenames), set()
+    for entry in _listed(member, since):
+        if entry.bvid not in seen and wanted & _filenames(member, entry.bvid):
+            logger.info("{} holds the files that were looked for", entry.bvid)
+            return Submitted(entry.aid, entry.bvid)
+        seen.add(entry.bvid)
+    return None
+
+
+def titled(member: Member, title: str, since: datetime) -> Submitted | None:
+    """The newest submission of exactly this title made after `since`; for a library whose catalog was lost.
+
+    Raises as `find` does.
+    """
+    for entry in _listed(member, since):
+        if entry.title == cut(title, MOST_TITLE_CHARACTERS):
+            return Submitted(entry.aid, entry.bvid)
+    return None
+
+
+class _Entry(NamedTuple):
+    aid: int
+    bvid: str
+    title: str
+    created: float
+
+
+def _listed(member: Member, since: datetime) -> Iterator[_Entry]:
+    """The account's submissions made after `since` (five minutes of slack), newest first."""
     for page in range(1, MOST_PAGES + 1):
         rows, count = _page(member, page)
         until = (since - CLOCK_SLACK).timestamp() - max(0.0, member.clock_ahead_seconds)
-        young = [(aid, bvid) for aid, bvid, created in rows if created >= until]
-        for aid, bvid in young:
-            if bvid not in seen and wanted & _filenames(member, bvid):
-                logger.info("{} holds the files that were looked for", bvid)
-                return Submitted(aid, bvid)
-            seen.add(bvid)
+        young = [entry for entry in rows if entry.created >= until]
+        yield from young
         if not young or page * PAGE_SIZE >= count:
-            return None
+            return
     raise TemporaryError(f"archive list: no end after {MOST_PAGES} pages")
 
 
@@ -215,14 +251,16 @@ def _filenames(member: Member, bvid: str) -> frozenset[str]:
         raise TemporaryError(f"{bvid} is in the list, but: {error}") from error
 
 
-def _page(member: Member, page: int) -> tuple[list[tuple[int, str, float]], int]:
-    """aid, bvid and ctime of each entry, and how many entries there are in all."""
+def _page(member: Member, page: int) -> tuple[list[_Entry], int]:
+    """One page of the list, and how many entries there are in all."""
     what = "archive list"
     content = member.call("GET", f"{member.publish.member_url}/x/web/archives", what=what, params={
         "status": "is_pubing,pubed,not_pubed", "pn": page, "ps": PAGE_SIZE})
     try:
         entries = [row["Archive"] for row in content["arc_audits"] or []]
-        rows = [(int(entry["aid"]), str(entry["bvid"]), float(entry["ctime"])) for entry in entries]
+        rows = [
+            _Entry(int(entry["aid"]), str(entry["bvid"]), str(entry.get("title") or ""), float(entry["ctime"]))
+            for entry in entries]
         return rows, int(content["page"]["count"])
     except (KeyError, TypeError, ValueError) as error:
         raise TemporaryError(f"{what}: an answer that cannot be used") from error
@@ -249,5 +287,4 @@ def _is_good(video: dict[str, Any]) -> bool:
 
 def shown(member: Member, bvid: str, filenames: Iterable[str]) -> bool:
     """Whether the submission has passed review and every one of these parts with it."""
-    found = review(member, bvid)
-    return found.state in SHOWN_STATES and set(filenames) <= found.shown
+    return review(member, bvid).shows(filenames)

@@ -242,7 +242,7 @@ class Demo:
             self._say(text)
 
     def _say(self, text: str) -> None:
-        self._console.print(f"[dim]{time.monotonic() - self._began:6.1f} s[/] {text}")
+        self._console.print(f"[dim]{time.monotonic() - self._began:6.1f} s[/] {text}", soft_wrap=True)
 
     # looking
 
