@@ -1,0 +1,224 @@
+"""The workers' turns against the stand-in Bilibili, without a daemon around them."""
+
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from support import wait_until
+from world import make_video
+
+from biliupd.catalog import records, submissions, sync, videos
+from biliupd.catalog.database import Catalog
+from biliupd.catalog.states import State
+from biliupd.catalog.sync import Changes, Found
+from biliupd.config import Account, Config, DropFolder, EditConfig, PublishConfig, Streamer, Template
+from biliupd.pipeline import Pipeline
+from biliupd.rehearsal.bilibili import Bilibili
+
+
+class Bench:
+    def __init__(self, base: Path, **publish) -> None:
+        self.drop = base / "drop"
+        self.drop.mkdir()
+        self.bilibili = Bilibili(base / "bilibili")
+        self.bilibili.start()
+        self.bilibili.submit_interval_seconds = 0.0
+        url = self.bilibili.url
+        settings = {"submit_interval_seconds": 0, "retry_seconds": 0.01, "lookup_seconds": 0.01, **publish}
+        self.config = Config(
+            drop_folders=[DropFolder(directory=self.drop)],
+            streamers=[Streamer(name="ann", url="https://x/a.flv")],
+            templates={"default": Template(title="{streamer} {title}", part_title="{part} {file}", tags=["a", "b"])},
+            accounts={"main": Account(cookies=self.bilibili.write_cookies(base / "cookies.json"))},
+            publish=PublishConfig(member_url=url, passport_url=url, api_url=url, **settings),
+            edit=EditConfig(),
+        )
+        self.catalog = Catalog(base / "data" / "catalog.db")
+        self.pipeline = Pipeline(self.config, self.catalog, lambda secrets: None)
+
+    def add(self, path: Path, **facts) -> int:
+        status = path.stat()
+        found = Found(str(path), str(self.drop), "file", status.st_size, status.st_mtime_ns, status.st_ino,
+                      status.st_dev, False, path.stem, **facts)  # fmt: skip
+        sync.apply(self.catalog.db, Changes(added=[found]))
+        (id,) = self.catalog.db.execute("select id from videos where file_path = ?", [str(path)]).fetchone()
+        return id
+
+    def broadcast(self, parts: int) -> dict:
+        streamer = records.streamer_id(self.catalog.db, "ann")
+        at = datetime.now(UTC).isoformat()
+        records.broadcast(self.catalog.db, {
+            "id": "b1", "streamer_id": streamer, "title": "the show", "cover_url": "", "live_id": "",
+            "directory": str(self.drop), "started_at": at, "ended_at": at, "parts": parts,
+        })  # fmt: skip
+        return {"broadcast_id": "b1", "streamer_id": streamer}
+
+    def everything(self, done) -> None:
+        def turn() -> bool:
+            self.pipeline.edit_turn()
+            self.pipeline.upload_turn()
+            self.pipeline.submit_turn()
+            return bool(done())
+
+        wait_until(turn, 30)
+
+    def video(self, id: int) -> dict:
+        row = videos.get(self.catalog.db, id)
+        assert row is not None
+        return dict(row)
+
+    def submission(self) -> dict:
+        return dict(submissions.everything(self.catalog.db)[-1])
+
+    def asked(self, route: str) -> int:
+        return sum(request.route == route for request in self.bilibili.requests)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    bench = Bench(tmp_path, attempts=3)
+    yield bench
+    bench.bilibili.close()
+
+
+@pytest.fixture
+def clip(bench: Bench) -> Path:
+    return make_video(bench.drop / "clip.mp4", 2)
+
+
+def test_an_upload_that_keeps_failing_is_tried_so_often_then_held(bench, clip):
+    bench.bilibili.fail("preupload", 503, times=1000)
+    id = bench.add(clip)
+    bench.everything(lambda: bench.video(id)["state"] == State.HELD)
+    assert "after 3 tries" in bench.video(id)["last_error"]
+    moves = [row["new"] for row in bench.catalog.db.query("select * from moves where video = ?", [id])]
+    assert moves == ["editing", "ready", "uploading", "ready", "uploading", "ready", "uploading", "held"]
+    assert clip.exists()
+
+
+def test_a_person_may_try_a_held_video_again(bench, clip):
+    bench.bilibili.fail("preupload", 503, times=1000)
+    id = bench.add(clip)
+    bench.everything(lambda: bench.video(id)["state"] == State.HELD)
+    bench.bilibili._faults.clear()
+    assert videos.retry(bench.catalog.db, id)
+    bench.everything(lambda: bench.video(id)["state"] == State.PUBLISHED)
+    assert not videos.retry(bench.catalog.db, id)
+
+
+def test_each_wait_is_longer_than_the_one_before_up_to_an_hour(bench):
+    bench.pipeline.config = bench.config.model_copy(
+        update={"publish": bench.config.publish.model_copy(update={"retry_seconds": 30.0})}
+    )
+    waits = [bench.pipeline._wait_seconds(attempts, ValueError()) for attempts in range(1, 20)]
+    assert 24 <= waits[0] <= 36
+    assert 48 <= waits[1] <= 72
+    assert max(waits) <= 3600 * 1.2
+
+
+@pytest.mark.parametrize("code", [21103, 21005, -400, 77777])
+def test_a_refused_submit_is_held_with_bilibilis_words_and_the_upload_kept(bench, clip, code):
+    bench.bilibili.refuse("submit", code, "not like this")
+    id = bench.add(clip)
+    bench.everything(lambda: bench.submission()["state"] == "held" if bench.asked("submit") else False)
+    assert "not like this" in bench.submission()["last_error"]
+    assert bench.video(id)["state"] == State.UPLOADED
+    assert bench.asked("submit") == 1
+    assert submissions.retry(bench.catalog.db, bench.submission()["id"])
+    bench.everything(lambda: bench.video(id)["state"] == State.PUBLISHED)
+    assert bench.asked("init") == 1, "the bytes were sent again"
+
+
+@pytest.mark.parametrize("code", [-101, 601, 21566, 137022, -352])
+def test_an_account_that_needs_a_person_rests_and_nothing_counts_as_a_failed_try(bench, clip, code):
+    bench.bilibili.refuse("submit", code, "stop it", times=1000)
+    id = bench.add(clip)
+    bench.everything(lambda: bench.asked("submit") == 1)
+    for _ in range(20):
+        bench.pipeline.submit_turn()
+        bench.pipeline.upload_turn()
+    assert bench.asked("submit") == 1, "it keeps hammering"
+    assert bench.submission()["attempts"] == 0
+    assert bench.submission()["state"] == "collecting"
+    assert bench.video(id)["state"] == State.UPLOADED
+    reason, until = records.account_waits(bench.catalog.db, "main")
+    assert "stop it" in reason
+    assert until > datetime.now(UTC).isoformat()
+
+
+def test_twice_without_an_answer_and_not_in_the_list_is_held_not_sent_a_third_time(bench, clip):
+    bench.bilibili.fail("submit", 502, b"<html>", times=1000)
+    bench.add(clip)
+    bench.everything(lambda: bench.asked("submit") and bench.submission()["state"] == "held")
+    assert bench.asked("submit") == 2
+    assert "look at Bilibili" in bench.submission()["last_error"]
+    assert bench.bilibili.archives == []
+
+
+def test_parts_are_in_the_order_of_recording_whatever_was_uploaded_first(bench):
+    of = bench.broadcast(parts=3)
+    paths = [make_video(bench.drop / f"P00{n}.mp4", n) for n in (1, 2, 3)]
+    ids = [bench.add(path, **of) for path in (paths[2], paths[0], paths[1])]
+    bench.everything(lambda: all(bench.video(id)["state"] == State.PUBLISHED for id in ids))
+    (archive,) = bench.bilibili.archives
+    assert [part.title for part in archive.parts] == ["1 P001", "2 P002", "3 P003"]
+    assert archive.title == "ann the show"
+    assert archive.body["tag"] == "a,b"
+
+
+def test_a_broadcast_with_a_held_part_waits_for_the_person(bench):
+    of = bench.broadcast(parts=2)
+    good = bench.add(make_video(bench.drop / "P001.mp4", 1), **of)
+    (bench.drop / "P002.mp4").write_bytes(b"garbage" * 100)
+    bad = bench.add(bench.drop / "P002.mp4", **of)
+    bench.everything(lambda: bench.video(bad)["state"] == State.HELD and bench.video(good)["state"] == State.UPLOADED)
+    bench.pipeline.submit_turn()
+    assert "P002 is held" in bench.submission()["waits_for"]
+    assert bench.asked("submit") == 0
+
+
+def test_a_cover_that_bilibili_refuses_does_not_stop_the_submission(bench, clip):
+    bench.bilibili.refuse("cover", -400, "bad picture", times=9)
+    id = bench.add(clip)
+    bench.everything(lambda: bench.video(id)["state"] == State.PUBLISHED)
+    assert bench.bilibili.archives[0].body["cover"] == ""
+
+
+def test_a_file_that_vanishes_is_missing_not_held(bench, clip):
+    id = bench.add(clip)
+    clip.unlink()
+    bench.everything(lambda: bench.video(id)["state"] == State.MISSING)
+
+
+def test_what_nobody_wants_published_stays_ready_and_says_why(bench, clip):
+    folder = bench.config.drop_folders[0].model_copy(update={"upload": False})
+    bench.pipeline.config = bench.config.model_copy(update={"drop_folders": [folder]})
+    id = bench.add(clip)
+    bench.everything(lambda: bench.video(id)["waits_for"])
+    assert bench.video(id)["state"] == State.READY
+    assert "upload is off" in bench.video(id)["waits_for"]
+    bench.pipeline.apply(bench.config)
+    bench.everything(lambda: bench.video(id)["state"] == State.PUBLISHED)
+
+
+def test_a_title_without_a_streamer_has_no_gap_and_odd_names_are_valid_text(bench):
+    path = make_video(bench.drop / "tmp.mp4", 1)
+    odd = bench.drop / "a\nb  {x} 🦊.mp4"
+    os.rename(path, odd)
+    id = bench.add(odd)
+    bench.everything(lambda: bench.video(id)["state"] == State.PUBLISHED)
+    assert bench.bilibili.archives[0].title == "a b {x} 🦊"
+
+
+def test_stopping_in_mid_upload_puts_the_video_back(bench, clip):
+    bench.bilibili.slow(2000)
+    id = bench.add(clip)
+    bench.pipeline.start()
+    wait_until(lambda: bench.asked("init") or bench.bilibili.under_way)
+    wait_until(lambda: bench.video(id)["state"] == State.UPLOADING)
+    bench.pipeline.close(10)
+    assert not any(thread.is_alive() for thread in bench.pipeline._threads)
+    assert bench.video(id)["state"] == State.READY
+    assert bench.video(id)["attempts"] == 0
