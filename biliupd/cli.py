@@ -161,7 +161,7 @@ def _data_directory(path: Path) -> Path:
 def stop(path: Path) -> None:
     """End the daemon and every recorder at once; files are ended properly."""
     from biliupd.lock import holder
-    from biliupd.record.crew import end_recorders
+    from biliupd.record.process import end_recorders
 
     data = _load(path).recordings.data_directory
     pid = holder(data)

@@ -116,6 +116,8 @@ class Daemon:
             if time.monotonic() >= next_beat and self._progresses():
                 systemd.notify("WATCHDOG=1")
                 next_beat = time.monotonic() + beat
+                for directory in records.open_broadcasts(self._catalog.db):
+                    self._crew.end_forgotten(Path(directory))
 
     def _close(self, code: int) -> None:
         systemd.notify("STOPPING=1")

@@ -37,7 +37,7 @@ class UnknownOutcome(BiliupdError):
 
 
 class NeedsPerson(TemporaryError):
-    """An account waits for a person (logged out, captcha). Nothing is lost and nothing counts as a failed try."""
+    """Waits for a person: an account is logged out, ffmpeg is missing. Nothing counts as a failed try."""
 
 
 class Stopped(BiliupdError):

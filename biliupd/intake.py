@@ -38,7 +38,7 @@ class Intake:
 
     def __init__(self, catalog: Catalog, recordings: Path, roots: Sequence[Path]) -> None:
         self._catalog = catalog
-        self._recordings = os.path.realpath(recordings)
+        self._recordings = os.path.abspath(recordings)
         self._roots: list[str] = []
         self.apply(roots)
         self._doubtful: dict[str, set[int]] = {}
@@ -46,7 +46,7 @@ class Intake:
 
     def apply(self, roots: Sequence[Path]) -> None:
         """Other directories are watched from now on."""
-        self._roots = [os.path.realpath(root) for root in roots]
+        self._roots = [os.path.abspath(root) for root in roots]
 
     def settled(self, batch: Sequence[Settled]) -> None:
         """Paths that came to rest, still grow, or are gone."""
@@ -66,7 +66,7 @@ class Intake:
 
     def scanned(self, root: Path, listing: list[Entry], complete: bool) -> list[Entry]:
         """A whole root: what is gone is written down; what is new or changed is returned, to settle first."""
-        db, here = self._catalog.db, os.path.realpath(root)
+        db, here = self._catalog.db, os.path.abspath(root)
         known = sync.rows_of_root(db, here)
         found = self._found(listing, set())
         changes = sync.compare(found, known, exists=os.path.lexists, all_listed=complete)
@@ -82,7 +82,7 @@ class Intake:
 
     def broadcast(self, directory: Path) -> None:
         """A broadcast began: its row need not wait for its files to settle."""
-        self._broadcast(os.path.realpath(directory))
+        self._broadcast(os.path.abspath(directory))
 
     def broadcast_over(self, id: str) -> None:
         """A broadcast ended; one that recorded nothing left no folder, and leaves no row."""

@@ -163,7 +163,8 @@ class Pipeline:
         if not os.path.exists(video["file_path"]):
             return
         try:
-            merge.remove_source(Path(video["merged_from"]))
+            playlist = Path(video["merged_from"])
+            merge.remove_source(playlist, and_directory=str(playlist.parent) != video["root"])
         except BiliupdError as error:
             logger.bind(video=video["id"]).warning("the segments stay for now: {}", error)
             return
@@ -259,7 +260,7 @@ class Pipeline:
             name = broadcast["streamer"] if broadcast else None
             return next((streamer for streamer in self.config.streamers if streamer.name == name), None)
         root = video["root"]
-        return next((f for f in self.config.drop_folders if os.path.realpath(f.directory) == root), None)
+        return next((f for f in self.config.drop_folders if os.path.abspath(f.directory) == root), None)
 
     # submitting
 

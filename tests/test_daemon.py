@@ -1,6 +1,7 @@
 """A whole life of the real daemon, as a process, with both stand-ins; power cuts included."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -315,6 +316,23 @@ def test_deleting_the_catalog_rebuilds_the_library_and_publishes_nothing_twice(w
     assert world.command("retry", f"video:{holiday['id']}").returncode == 0
     world.wait(lambda: published(world, 1), 30, "a person may insist")
     assert len(world.bilibili.archives) == 3
+
+
+def test_a_broadcast_whose_state_was_lost_is_saved_and_published(world):
+    """The data directory is deleted while a recording dies: nothing knows of it but its folder."""
+    world.room("flv1")
+    world.start()
+    on_air(world, "flv1", seconds=3)
+    (recorder,) = world.recorders()
+    world.kill()
+    os.kill(recorder, signal.SIGKILL)
+    world.site.go_offline("flv1")
+    shutil.rmtree(world.directory / "data")
+    (part,) = (world.directory / "recordings").glob("*/*/P001.flv.part")
+    world.start(WATCHDOG_USEC="2000000")
+    world.wait(lambda: published(world, 1), 40, "it is published")
+    world.check_published(submissions=1, videos=1)
+    assert not part.exists()
 
 
 def test_a_refused_submission_is_held_with_the_reason(world):

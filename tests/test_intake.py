@@ -204,6 +204,24 @@ def test_a_broken_broadcast_json_is_said_once_and_loses_nothing(house, caplog):
     assert house.video()["broadcast_id"] is None
 
 
+def test_a_symlinked_recordings_directory_works(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "recordings").symlink_to(tmp_path / "disk")
+    catalog = Catalog(tmp_path / "catalog.db")
+    root = tmp_path / "a" / "recordings"
+    directory = root / "ann" / "show"
+    directory.mkdir(parents=True)
+    began = "2026-01-02T03:04:05+00:00"
+    broadcast_file.write(directory, Broadcast(id="b1", streamer="ann", title="t", started_at=began))
+    (directory / "P001.flv").write_bytes(b"media")
+    intake = Intake(catalog, root, [root])
+    listing = list(scan(str(root), lambda name: False))
+    intake.settled([Settled(e.path, (e,), False) for e in intake.scanned(root, listing, True)])
+    (row,) = catalog.db.query("select * from videos")
+    assert (row["path"], row["broadcast_id"]) == ("ann/show/P001.flv", "b1")
+
+
 def test_a_name_that_is_not_utf8_stops_nothing_else(house):
     bad = house.drop / os.fsdecode(b"\xff\xfe.mp4")
     house.settle(house.put(bad), house.put(house.drop / "good.mp4"))

@@ -75,14 +75,14 @@ class World:
             cwd=self.directory, env={**os.environ, "COLUMNS": "200"},
         )  # fmt: skip
 
-    def start(self) -> None:
+    def start(self, **environment: str) -> None:
         """A daemon with the settings as they are, ready."""
         self.save()
         before = self.log().count("ready: ")
         with (self.directory / "stderr").open("ab") as errors:
             self.daemon = subprocess.Popen(
                 [sys.executable, "-m", "biliupd", "run", "-c", str(self.path)], stdin=subprocess.DEVNULL, stderr=errors,
-                start_new_session=True,
+                start_new_session=True, env={**os.environ, **environment},
             )  # fmt: skip
         self.wait(lambda: self.log().count("ready: ") > before, 30, "the daemon is ready")
 

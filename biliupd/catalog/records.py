@@ -75,6 +75,11 @@ def get_broadcast(db: Database, id: str) -> dict[str, Any] | None:
     )
 
 
+def open_broadcasts(db: Database) -> list[str]:
+    """Folders of the broadcasts that nobody has ended yet."""
+    return [directory for (directory,) in db.execute("select directory from broadcasts where ended_at is null")]
+
+
 def forget_broadcast(db: Database, id: str) -> None:
     """Remove the row of a broadcast that has no video."""
     with write(db):
@@ -96,9 +101,12 @@ def task_started(db: Database, id: str, streamer: int, broadcast_id: str, pid: i
 
 
 def task_stopped(db: Database, id: str, reason: str, at: str) -> None:
-    """It ended, and why."""
+    """It ended, and why; the first word on that counts."""
     with write(db):
-        db.execute("update tasks set status = 'ended', reason = ?, stopped_at = ? where id = ?", [reason, at, id])
+        db.execute(
+            "update tasks set status = 'ended', reason = ?, stopped_at = ? where id = ? and status = 'recording'",
+            [reason, at, id],
+        )
 
 
 def end_tasks_but(db: Database, running: Sequence[str]) -> None:

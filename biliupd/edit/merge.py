@@ -69,8 +69,10 @@ def merge(
     return Merged(output, seconds, size_bytes)
 
 
-def remove_source(playlist: Path) -> None:
+def remove_source(playlist: Path, *, and_directory: bool = True) -> None:
     """Delete the files a playlist lists, the playlist, and its directory if that is empty then; repeating is safe.
+
+    `and_directory` false: not the directory, which is a watched one.
 
     Raises PermanentError for a playlist that lists what it must not, TemporaryError when a file cannot be deleted.
     """
@@ -88,8 +90,9 @@ def remove_source(playlist: Path) -> None:
                     os.unlink(path)
         except OSError as error:
             raise TemporaryError(f"{playlist.name!a}: its files cannot be deleted: {error.strerror}") from error
-    with contextlib.suppress(OSError):  # not empty, or gone already
-        playlist.parent.rmdir()
+    if and_directory:
+        with contextlib.suppress(OSError):  # not empty, or gone already
+            playlist.parent.rmdir()
 
 
 def _mark(wanted: Plan) -> str:

@@ -21,7 +21,7 @@ from typing import Literal, TypeVar
 from loguru import logger
 
 from biliupd.config import RecordConfig, RecordingsConfig
-from biliupd.errors import BiliupdError, TemporaryError
+from biliupd.errors import BiliupdError
 from biliupd.record import broadcast as broadcasts
 from biliupd.record import spec as specs
 from biliupd.record.broadcast import Broadcast, Figures
@@ -217,6 +217,22 @@ class Crew:
         while self._open and time.monotonic() < deadline:
             self._stop_event.wait(0.05)
             self.turn(time.monotonic())
+
+    def end_forgotten(self, directory: Path) -> None:
+        """End a broadcast that was left open and that no recorder and no state file knows of; else do nothing."""
+        def end(now: float) -> None:
+            broadcast = broadcasts.read(directory)
+            if broadcast is None or broadcast.ended_at is not None or broadcasts.locked(directory):
+                return
+            if any(entry.broadcast.id == broadcast.id for entry in self._open.values()):
+                return
+            for what in salvage(directory):
+                logger.bind(streamer=broadcast.streamer).warning("salvaged: {}", what)
+            broadcast = broadcasts.read(directory) or broadcast
+            broadcast.ended_at = broadcast.last_media_at or broadcast.started_at
+            broadcasts.write(directory, broadcast)
+            logger.bind(streamer=broadcast.streamer).warning("a broadcast left open is ended: {}", str(directory))
+        self._ask(end)
 
     def wanted(self, streamers: set[str]) -> None:
         """Stop the recorders of all other streamers."""
@@ -468,34 +484,6 @@ class Crew:
     def _tell(self, callback: Callable[[_T], None], value: _T) -> None:
         """Call it when this turn is done and the lock is free."""
         self._calls.append(lambda: callback(value))
-
-
-def end_recorders(data_directory: Path, deadline_seconds: float) -> int:
-    """End every recorder of a data directory on which no daemon runs; how many ran.
-
-    Each ends its file properly. The next daemon finds them ended and closes their broadcasts. Raises TemporaryError
-    when one still runs after the deadline.
-    """
-    running: list[tuple[Path, Process, Broadcast]] = []
-    for path in sorted((data_directory / "recorders").glob("*.json")):
-        try:
-            directory = Path(specs.read(path).directory)
-            broadcast = broadcasts.read(directory)
-        except BiliupdError as error:
-            logger.error("{}", error)
-            continue
-        if broadcast is not None:
-            process = Process(directory, path.with_suffix(".log"))
-            if process.alive(broadcast):
-                process.signal(broadcast, signal.SIGTERM)
-                running.append((directory, process, broadcast))
-    deadline = time.monotonic() + deadline_seconds
-    for directory, process, broadcast in running:
-        while process.alive(broadcast):
-            if time.monotonic() > deadline:
-                raise TemporaryError(f"the recorder of {directory} does not end", hint=f"kill -9 {broadcast.pid}")
-            time.sleep(0.05)
-    return len(running)
 
 
 def safe_title(title: str) -> str:

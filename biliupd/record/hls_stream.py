@@ -282,6 +282,7 @@ class HlsStream:
         self._session = session
         self._source = Source(session.spec, session.broadcast.position)
         self._seen: list[str] = list((session.broadcast.position or {}).get("recent", []))
+        self._hole = False  # something is missing before the next segment
 
     def run(self) -> None:
         """Record until `Ending` is raised."""
@@ -315,6 +316,7 @@ class HlsStream:
         session = self._session
         if isinstance(item, Missing):
             session.gap(item.cause, item.seconds, session.part.seconds if session.part else 0.0)
+            self._hole = True
             return
         digest = digest_of(item.body)
         if digest in self._seen:
@@ -326,7 +328,8 @@ class HlsStream:
             part = session.part if isinstance(session.part, SegmentPart) else None
         if part is None:
             return
-        part.add(item.body, item.segment.duration, item.suffix)
+        part.add(item.body, item.segment.duration, item.suffix, discontinuity=self._hole)
+        self._hole = False
         session.media_written()
         self._seen = [*self._seen, digest][-REMEMBERED:]
         session.broadcast.position = {

@@ -116,14 +116,17 @@ class SegmentPart:
         self._entries: list[Entry] = []
         sync_directory(directory)
 
-    def add(self, body: bytes, duration: float, suffix: str) -> None:
-        """Append a whole segment; it is on the disk itself when this returns."""
+    def add(self, body: bytes, duration: float, suffix: str, *, discontinuity: bool = False) -> None:
+        """Append a whole segment; it is on the disk itself when this returns.
+
+        `discontinuity`: one before it is missing, so that its timestamps do not go on from the last one's.
+        """
         if self.init and not self._entries:
             replace_file(self._folder / "init.mp4", self.init, durable=False)
             self.bytes += len(self.init)
         name = f"{len(self._entries) + 1:06}{suffix}"
         replace_file(self._folder / name, body, durable=False)
-        self._entries.append(Entry(name, duration))
+        self._entries.append(Entry(name, duration, discontinuity and bool(self._entries)))
         try:
             self._write_index(ended=False)
         except OSError:

@@ -9,11 +9,15 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+from loguru import logger
+
 import biliupd
-from biliupd.errors import TemporaryError
+from biliupd.errors import BiliupdError, TemporaryError
 from biliupd.record import broadcast as broadcasts
+from biliupd.record import spec as specs
 from biliupd.record.broadcast import Broadcast
 
 LONGEST_RELAY = 256 << 10  # bytes of log read in one turn
@@ -89,3 +93,31 @@ class Process:
         whole = text[:text.rfind(b"\n") + 1] if len(text) < LONGEST_RELAY else text
         self._log_at += len(whole)
         return whole.decode(errors="replace").splitlines()
+
+
+def end_recorders(data_directory: Path, deadline_seconds: float) -> int:
+    """End every recorder of a data directory on which no daemon runs; how many ran.
+
+    Each ends its file properly. The next daemon finds them ended and closes their broadcasts. Raises TemporaryError
+    when one still runs after the deadline.
+    """
+    running: list[tuple[Path, Process, Broadcast]] = []
+    for path in sorted((data_directory / "recorders").glob("*.json")):
+        try:
+            directory = Path(specs.read(path).directory)
+            broadcast = broadcasts.read(directory)
+        except BiliupdError as error:
+            logger.error("{}", error)
+            continue
+        if broadcast is not None:
+            process = Process(directory, path.with_suffix(".log"))
+            if process.alive(broadcast):
+                process.signal(broadcast, signal.SIGTERM)
+                running.append((directory, process, broadcast))
+    deadline = time.monotonic() + deadline_seconds
+    for directory, process, broadcast in running:
+        while process.alive(broadcast):
+            if time.monotonic() > deadline:
+                raise TemporaryError(f"the recorder of {directory} does not end", hint=f"kill -9 {broadcast.pid}")
+            time.sleep(0.05)
+    return len(running)

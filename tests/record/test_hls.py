@@ -1,6 +1,7 @@
 """A recorder process that records HLS, against a media server that misbehaves."""
 
 import re
+import threading
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
@@ -8,6 +9,9 @@ import pytest
 from recording_support import MediaServer, Recording, complaints, probe_seconds, run_ffmpeg
 from support import wait_until
 
+from biliupd.config import EditConfig
+from biliupd.edit.ffmpeg import Ffmpeg
+from biliupd.edit.merge import merge
 from biliupd.record import broadcast as broadcasts
 from biliupd.record.hls_stream import sound
 from biliupd.record.playlist import MediaPlaylist, Segment, parse
@@ -100,6 +104,21 @@ def test_w_a_segment_that_is_not_there_becomes_a_gap(recording: Recording, serve
     assert gap["cause"] == "skipped-segment"
     assert gap["seconds"] == pytest.approx(channel.segments[4].duration, abs=0.01)
     assert server.requests.count(channel.path(4)) == 2
+
+
+def test_what_is_left_around_missing_segments_becomes_one_mp4(
+        recording: Recording, server: MediaServer, media: Path) -> None:
+    channel = Channel(server, media / "ts")
+    for number in (3, 4, 5, 6):
+        del server.answers[channel.path(number)]
+    assert recording.run(channel.url, "hls") == Exit.OVER
+    index = recording.directory / "P001" / "index.m3u8"
+    assert index.read_text().count("#EXT-X-DISCONTINUITY\n") == 1
+    output = recording.directory / "P001.mp4"
+    merged = merge(index, output, Ffmpeg(EditConfig(), threading.Event()))
+    left = sum(segment.duration for n, segment in enumerate(channel.segments) if n not in (3, 4, 5, 6))
+    assert merged.duration_seconds == pytest.approx(left, abs=0.3)
+    assert complaints(output) == ""
 
 
 def test_a_segment_that_breaks_off_or_is_a_web_page_is_asked_again(
