@@ -124,8 +124,8 @@ def test_a_submit_without_an_answer_is_looked_up_and_never_doubled(world, arrive
         world.bilibili.delay_listing(0.5)
     else:
         world.bilibili.fail("submit", 502, b"<html>Bad Gateway</html>")
-    make_video(world.drop / "a.mp4")
     world.start()
+    make_video(world.drop / "a.mp4")
     world.wait(lambda: published(world, 1), 40, "it is published")
     world.check_published(submissions=1, videos=1)
     asked = [r.route for r in world.bilibili.requests if r.route in ("submit", "archives")]
