@@ -213,9 +213,11 @@ class Pipeline:
             except TemporaryError:
                 self._accounts.forget_line()
                 raise
-        videos.end_upload(
-            self._catalog.db, video["id"], filename=done.filename, cid=done.cid, line=done.line,
-            size_bytes=done.size_bytes,
+        self._insist(
+            lambda: videos.end_upload(
+                self._catalog.db, video["id"], filename=done.filename, cid=done.cid, line=done.line,
+                size_bytes=done.size_bytes,
+            )
         )  # fmt: skip
         log.info("uploaded {} in {:.1f} s", path.name, done.seconds)
 
@@ -298,19 +300,23 @@ class Pipeline:
                 done = bilibili.submit(member, self.config.publish, metadata, sent)
             except UnknownOutcome as error:
                 log.warning("no trustworthy answer to the submit: {}; looking for it", error)
-                submissions.failed(db, row, Stage.SUBMITTING, Stage.SUBMITTING, str(error), None)
+                self._failed(row, Stage.SUBMITTING, Stage.SUBMITTING, str(error), None)
                 return True
             except NeedsPerson as error:
-                submissions.failed(db, row, Stage.SUBMITTING, Stage.COLLECTING, str(error), _moment(ACCOUNT_SECONDS))
+                self._failed(row, Stage.SUBMITTING, Stage.COLLECTING, str(error), _moment(ACCOUNT_SECONDS))
                 raise
             except TemporaryError as error:
                 self._later(row, Stage.SUBMITTING, Stage.COLLECTING, error)
                 return True
             except PermanentError as error:
-                submissions.failed(db, row, Stage.SUBMITTING, Stage.HELD, str(error), None)
+                self._failed(row, Stage.SUBMITTING, Stage.HELD, str(error), None)
                 log.error("held: {}", error)
                 return True
-        submissions.accepted(db, row["id"], done.aid, done.bvid)
+            except Exception as error:  # a bug: nobody knows whether it was sent
+                log.exception("a bug in biliupd")
+                self._failed(row, Stage.SUBMITTING, Stage.SUBMITTING, f"{type(error).__name__}: {error}", None)
+                return True
+        self._insist(lambda: submissions.accepted(db, row["id"], done.aid, done.bvid))
         log.info("submitted {} as {} with {} parts", metadata.title, done.bvid, len(parts))
         return True
 
@@ -327,15 +333,15 @@ class Pipeline:
         if row["lookups"] == 0:
             until = _moment(self.config.publish.lookup_seconds)
             why = "not in the account's list; looking once more before anything is sent again"
-            submissions.failed(db, row, Stage.SUBMITTING, Stage.SUBMITTING, why, until, lookups=1)
+            self._failed(row, Stage.SUBMITTING, Stage.SUBMITTING, why, until, lookups=1)
             return True
         if row["resubmits"] == 0:
             log.warning("twice not in the account's list: it is sent once more")
             why = "the first submit was not accepted"
-            submissions.failed(db, row, Stage.SUBMITTING, Stage.COLLECTING, why, None, resubmits=1)
+            self._failed(row, Stage.SUBMITTING, Stage.COLLECTING, why, None, resubmits=1)
             return True
         why = "sent twice without an answer, and not in the account's list: look at Bilibili, then retry or leave it"
-        submissions.failed(db, row, Stage.SUBMITTING, Stage.HELD, why, None)
+        self._failed(row, Stage.SUBMITTING, Stage.HELD, why, None)
         log.error("held: {}", why)
         return True
 
@@ -343,7 +349,7 @@ class Pipeline:
         db, log = self._catalog.db, logger.bind(submission=row["id"])
         review = bilibili.review(self._accounts.member(self.config, row["account"]), row["bvid"])
         if review.refused:
-            submissions.failed(db, row, Stage.SUBMITTED, Stage.HELD, review.refused, None)
+            self._failed(row, Stage.SUBMITTED, Stage.HELD, review.refused, None)
             log.error("held: {} {}", row["bvid"], review.refused)
             return True
         if review.shows(submissions.filenames(row)):
@@ -363,12 +369,12 @@ class Pipeline:
         def hold(why: str) -> None:
             gone = not os.path.lexists(video["file_path"])
             target = State.MISSING if gone else State.HELD
-            videos.put_back(db, video, doing, target, why, None, attempts)
+            self._insist(lambda: videos.put_back(db, video, doing, target, why, None, attempts))
             log.error("{}: {}: {}", target, video["title"], why)
 
         def later(why: str, seconds: float, attempts: int, waits_for: str | None = None) -> None:
             at = _moment(seconds) if seconds else None
-            videos.put_back(db, video, doing, rest, why, at, attempts, waits_for=waits_for)
+            self._insist(lambda: videos.put_back(db, video, doing, rest, why, at, attempts, waits_for=waits_for))
 
         try:
             action(video)
@@ -389,6 +395,18 @@ class Pipeline:
             log.exception("a bug in biliupd")
             hold(f"a bug in biliupd: {type(error).__name__}: {error}")
 
+    def _insist(self, write: Callable[[], object]) -> None:
+        """Write an outcome down, however long the catalog is busy. When the daemon stops before, the row stays claimed
+        by a dead owner, and the next start puts it back."""
+        while True:
+            try:
+                write()
+                return
+            except TemporaryError as error:
+                logger.warning("an outcome waits to be written down: {}", error)
+                if self._stop.wait(max(error.retry_after_seconds, IDLE_SECONDS)):
+                    return
+
     def _try(self, row: Submission, stage: Stage, action: Callable[[Submission], bool]) -> bool:
         """The same for a submission, which stays in its stage when another try may help."""
         db, log = self._catalog.db, logger.bind(submission=row["id"])
@@ -403,21 +421,26 @@ class Pipeline:
         except Exception as error:
             if not isinstance(error, BiliupdError):
                 log.exception("a bug in biliupd")
-            submissions.failed(db, row, stage, Stage.HELD, f"{type(error).__name__}: {error}", None)
+            self._failed(row, stage, Stage.HELD, f"{type(error).__name__}: {error}", None)
             log.error("held: {}", error)
         return False
+
+    def _failed(
+        self, row: Submission, old: Stage, new: Stage, why: str, retry_at: str | None, **facts: object
+    ) -> None:
+        self._insist(lambda: submissions.failed(self._catalog.db, row, old, new, why, retry_at, **facts))
 
     def _later(self, row: Submission, old: Stage, rest: Stage, error: Exception) -> None:
         attempts = row["attempts"] + 1
         log = logger.bind(submission=row["id"])
         if attempts >= self.config.publish.attempts and rest is Stage.COLLECTING:
             why = f"{error} (after {attempts} tries)"
-            submissions.failed(self._catalog.db, row, old, Stage.HELD, why, None, attempts=attempts)
+            self._failed(row, old, Stage.HELD, why, None, attempts=attempts)
             log.error("held: {}", why)
             return
         seconds = self._wait_seconds(attempts, error)
         log.warning("{}; again in {:.0f} s", error, seconds)
-        submissions.failed(self._catalog.db, row, old, rest, str(error), _moment(seconds), attempts=attempts)
+        self._failed(row, old, rest, str(error), _moment(seconds), attempts=attempts)
 
     def _wait_seconds(self, attempts: int, error: Exception) -> float:
         own: float = min(self.config.publish.retry_seconds * 2 ** (attempts - 1), LONGEST_WAIT_SECONDS)

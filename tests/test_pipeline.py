@@ -14,7 +14,9 @@ from biliupd.catalog.database import Catalog
 from biliupd.catalog.states import State
 from biliupd.catalog.sync import Changes, Found
 from biliupd.config import Account, Config, DropFolder, EditConfig, PublishConfig, Streamer, Template
+from biliupd.errors import TemporaryError
 from biliupd.pipeline import Pipeline
+from biliupd.publish import submission as bilibili
 from biliupd.rehearsal.bilibili import Bilibili
 
 
@@ -210,6 +212,36 @@ def test_a_title_without_a_streamer_has_no_gap_and_odd_names_are_valid_text(benc
     id = bench.add(odd)
     bench.everything(lambda: bench.video(id)["state"] == State.PUBLISHED)
     assert bench.bilibili.archives[0].title == "a b {x} 🦊"
+
+
+def test_an_outcome_is_written_down_though_the_catalog_was_busy_just_then(bench, clip, monkeypatch):
+    busy = [TemporaryError("the catalog cannot be written: database is locked")] * 2
+    accepted = submissions.accepted
+
+    def sometimes(*args):
+        if busy:
+            raise busy.pop()
+        return accepted(*args)
+
+    monkeypatch.setattr(submissions, "accepted", sometimes)
+    id = bench.add(clip)
+    bench.everything(lambda: bench.video(id)["state"] == State.PUBLISHED)
+    assert busy == []
+    assert len(bench.bilibili.archives) == 1
+
+
+def test_a_bug_in_the_submit_leads_to_a_look_not_to_a_second_submit(bench, clip, monkeypatch):
+    submit = bilibili.submit
+
+    def broken(*args):
+        submit(*args)
+        monkeypatch.undo()
+        raise KeyError("bvid")
+
+    monkeypatch.setattr(bilibili, "submit", broken)
+    id = bench.add(clip)
+    bench.everything(lambda: bench.video(id)["state"] == State.PUBLISHED)
+    assert bench.asked("submit") == 1
 
 
 def test_stopping_in_mid_upload_puts_the_video_back(bench, clip):

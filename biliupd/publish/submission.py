@@ -283,8 +283,3 @@ def review(member: Member, bvid: str) -> Review:
 
 def _is_good(video: dict[str, Any]) -> bool:
     return int(video.get("status") or 0) >= 0 and not video.get("fail_code")
-
-
-def shown(member: Member, bvid: str, filenames: Iterable[str]) -> bool:
-    """Whether the submission has passed review and every one of these parts with it."""
-    return review(member, bvid).shows(filenames)

@@ -20,7 +20,6 @@ from biliupd.publish.submission import (
     cut,
     find,
     review,
-    shown,
     studio,
     submit,
     upload_cover,
@@ -258,16 +257,16 @@ def test_it_is_shown_after_the_review_with_every_part(bilibili, member, parts):
     sent = parts(2)
     done = submit(member, member.publish, Metadata(title="t"), sent)
     names = [part.filename for part in sent]
-    assert not shown(member, done.bvid, names)
+    assert not review(member, done.bvid).shows(names)
     assert review(member, done.bvid).state == -30
     bilibili.review_seconds = 0
-    assert shown(member, done.bvid, names)
-    assert not shown(member, done.bvid, [*names, "nanother"])
+    assert review(member, done.bvid).shows(names)
+    assert not review(member, done.bvid).shows([*names, "nanother"])
     bilibili.set_state(done.bvid, -2, "画面有问题")
-    assert not shown(member, done.bvid, names)
+    assert not review(member, done.bvid).shows(names)
     assert review(member, done.bvid).reject_reason == "画面有问题"
     with pytest.raises(PermanentError):
-        shown(member, "BV1xxxxxxxxx", names)
+        review(member, "BV1xxxxxxxxx")
 
 
 # -- covers -----------------------------------------------------------------------------------------------------------
