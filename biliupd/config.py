@@ -1,10 +1,11 @@
 """config.yaml → frozen models: every key, every default and every check is on this page.
 
-`load` returns a `Config` or raises one `ConfigError` that names everything wrong with its path and line. Nobody reads
-the file or the environment later; a room is given its own section. Relative paths are relative to the file.
+`load` returns a `Config` or raises one `ConfigError` that names everything wrong with its path and line. A room gets its
+own section; nobody reads the file later, nor the environment. Relative paths are relative to the file.
 """
 
 import difflib
+import os
 import string
 import typing
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import certifi
 import yaml
 from pydantic import (
     AfterValidator,
@@ -311,6 +313,14 @@ class Config(Section):
         """The template of that name; `default` exists even when the file does not write it."""
         return self.templates[name] if name in self.templates else Template()
 
+
+
+def trusted_certificates() -> str:
+    """The file or directory of certificates believed: the variables that requests and OpenSSL know, else certifi's."""
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR"):
+        if os.environ.get(name):
+            return os.environ[name]
+    return certifi.where()
 
 
 def load(path: Path, answers: Callable[[str], bool] = lambda url: True) -> Config:

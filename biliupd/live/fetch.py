@@ -5,13 +5,19 @@ many a router forgets an idle connection sooner, without telling. Error texts na
 address, because they end in the log.
 """
 
+import functools
+import os
+import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import requests
 import urllib3
+from requests.adapters import HTTPAdapter
 
+from biliupd.config import trusted_certificates
 from biliupd.errors import TemporaryError
 
 
@@ -39,7 +45,7 @@ def fetch(
     wanted = {"User-Agent": "biliupd", "Accept": "*/*", "Accept-Encoding": "identity", **(headers or {})}
     body = b""
     try:
-        with requests.get(url, headers=wanted, timeout=timeout_seconds, stream=True) as response:
+        with session() as site, site.get(url, headers=wanted, timeout=timeout_seconds, stream=True) as response:
             while len(body) < largest_bytes:
                 piece = response.raw.read1(largest_bytes - len(body), decode_content=True)
                 if not piece:
@@ -50,6 +56,39 @@ def fetch(
             return Answer(response.status_code, body, False)
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
         raise NoAnswer(trouble(error, timeout_seconds)) from error
+
+
+def session() -> requests.Session:
+    """A session for one look, which verifies TLS without parsing the certificates anew."""
+    one = requests.Session()
+    one.mount("https://", SharedTrust())
+    return one
+
+
+class SharedTrust(HTTPAdapter):
+    """Verifies with certificates that were parsed once.
+
+    requests reads the whole bundle for each new connection: 25 ms of work, ten times what a look costs otherwise.
+    """
+
+    def init_poolmanager(self, *args: Any, **more: Any) -> None:
+        super().init_poolmanager(*args, **more, ssl_context=_trust(trusted_certificates()))
+
+    def proxy_manager_for(self, proxy: str, **more: Any) -> Any:
+        return super().proxy_manager_for(proxy, **more, ssl_context=_trust(trusted_certificates()))
+
+    def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:
+        return super().build_connection_pool_key_attributes(request, True, cert)
+
+    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
+        """Nothing to add: the context says what is believed, and it is always asked."""
+
+
+@functools.lru_cache(maxsize=4)
+def _trust(certificates: str) -> ssl.SSLContext:
+    folder = os.path.isdir(certificates)
+    return ssl.create_default_context(
+        cafile=None if folder else certificates, capath=certificates if folder else None)
 
 
 def trouble(error: BaseException, timeout_seconds: float) -> str:

@@ -23,7 +23,7 @@ import requests
 
 from biliupd.config import LiveConfig
 from biliupd.errors import TemporaryError
-from biliupd.live.fetch import trouble
+from biliupd.live.fetch import SharedTrust, trouble
 from biliupd.live.media import look_at_flv, look_at_playlist
 from biliupd.live.status import LiveStatus, LiveStream, State, one_line
 
@@ -205,6 +205,7 @@ def _session(live: LiveConfig) -> Any:
     session.set_option("ffmpeg-ffmpeg", sys.executable)
     session.set_option("ffmpeg-no-validation", True)
     session.http.adapters.pop("file://", None)
+    session.http.mount("https://", SharedTrust())
     return session
 
 

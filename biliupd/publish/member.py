@@ -14,10 +14,9 @@ from urllib.parse import urlencode, urlsplit
 import requests
 import urllib3.exceptions
 
-from biliupd.config import PublishConfig
+from biliupd.config import PublishConfig, trusted_certificates
 from biliupd.errors import BiliupdError, NeedsPerson, PermanentError, TemporaryError
 from biliupd.publish.credential import Credential
-from biliupd.publish.wire import trusted
 
 TV_KEY, TV_SECRET = "4409e2ce8ffd12b8", "59b43e04ad6965f34319062b478f83dd"
 ANDROID_KEY, ANDROID_SECRET = "783bbb7264451d82", "2653583c8873dea268ab9386918b1d65"
@@ -204,7 +203,7 @@ def code_of(answer: Any) -> int | None:
 
 def _session() -> requests.Session:
     session = requests.Session()
-    session.verify = trusted()
+    session.verify = trusted_certificates()
     session.auth = _no_netrc
     return session
 

@@ -20,6 +20,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 import requests.auth
 import requests.utils
 
+from biliupd.config import trusted_certificates
 from biliupd.errors import PermanentError
 
 CONNECT_SECONDS = 15.0
@@ -34,14 +35,6 @@ class Reply:
     status: int
     headers: dict[str, str]
     body: bytes
-
-
-def trusted() -> str:
-    """The file or directory of certificates believed: the variables that requests and OpenSSL know, else certifi's."""
-    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR"):
-        if os.environ.get(name):
-            return os.environ[name]
-    return str(requests.utils.DEFAULT_CA_BUNDLE_PATH)
 
 
 @lru_cache(maxsize=4)
@@ -163,7 +156,7 @@ class Wire:
             if proxy:
                 self._headers = {"Host": self._url.netloc, **_authorization(proxy)}
             return http.client.HTTPConnection(at, to, timeout=timeout)
-        connection = http.client.HTTPSConnection(at, to, timeout=timeout, context=_context(trusted()))
+        connection = http.client.HTTPSConnection(at, to, timeout=timeout, context=_context(trusted_certificates()))
         if proxy:
             connection.set_tunnel(host, port, _authorization(proxy))
         return connection

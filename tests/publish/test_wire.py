@@ -58,7 +58,7 @@ def test_a_certificate_nobody_vouches_for_is_refused_for_calls_and_for_bytes(
         member.whoami()
     with pytest.raises(Unsent):
         submit(member, member.publish, Metadata(title="t"), [Part("n1", "P1", 0)])
-    monkeypatch.setattr("biliupd.publish.member.trusted", lambda: str(ca_file))
+    monkeypatch.setattr("biliupd.publish.member.trusted_certificates", lambda: str(ca_file))
     believing = Member(config(secure), member.credential)
     assert believing.whoami()
     assert probe(believing) == []
