@@ -1,7 +1,7 @@
 """config.yaml → frozen models: every key, every default and every check is on this page.
 
-`load` returns a `Config` or raises one `ConfigError` that names everything wrong with its path and line. A room gets its
-own section; nobody reads the file later, nor the environment. Relative paths are relative to the file.
+`load` returns a `Config` or raises one `ConfigError` that names everything wrong with its path and line. A room gets
+its own section; nobody reads the file later, nor the environment. Relative paths are relative to the file.
 """
 
 import difflib
