@@ -293,21 +293,26 @@ class LogConfig(Section):
     """Old ones to keep."""
 
 
+def _section() -> Any:
+    """A section that may be left out. Made anew for each file, because the paths in it are relative to that file."""
+    return Field(default_factory=dict)
+
+
 class Config(Section):
     """The whole file."""
 
-    recordings: RecordingsConfig = RecordingsConfig()
+    recordings: RecordingsConfig = _section()
     drop_folders: list[DropFolder] = []
     streamers: list[Streamer] = []
     templates: dict[str, Template] = {}
     accounts: dict[str, Account] = {}
-    live: LiveConfig = LiveConfig()
-    record: RecordConfig = RecordConfig()
-    watch: WatchConfig = WatchConfig()
-    edit: EditConfig = EditConfig()
-    publish: PublishConfig = PublishConfig()
-    control: ControlConfig = ControlConfig()
-    log: LogConfig = LogConfig()
+    live: LiveConfig = _section()
+    record: RecordConfig = _section()
+    watch: WatchConfig = _section()
+    edit: EditConfig = _section()
+    publish: PublishConfig = _section()
+    control: ControlConfig = _section()
+    log: LogConfig = _section()
 
     def template(self, name: str) -> Template:
         """The template of that name; `default` exists even when the file does not write it."""

@@ -140,6 +140,14 @@ def test_paths_are_relative_to_the_file(tmp_path):
     assert loaded.accounts["a"].cookies == Path.home() / "c"
 
 
+def test_paths_of_sections_left_out_are_relative_to_the_file_too(tmp_path):
+    (tmp_path / "c.yaml").write_text("streamers: []")
+    loaded = load(tmp_path / "c.yaml")
+    assert loaded.recordings.directory == tmp_path / "recordings"
+    assert loaded.recordings.data_directory == tmp_path / "data"
+    assert loaded.log.file == tmp_path / "data" / "biliupd.log"
+
+
 def test_sections_are_frozen():
     with pytest.raises(ValueError, match="frozen"):
         Config().watch.quiet_seconds = 1  # type: ignore[misc]
