@@ -6,10 +6,11 @@ its own section; nobody reads the file later, nor the environment. Relative path
 
 import difflib
 import os
+import re
 import string
 import typing
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,8 +22,6 @@ from pydantic import (
     ByteSize,
     ConfigDict,
     Field,
-    NonNegativeFloat,
-    PositiveFloat,
     PositiveInt,
     ValidationError,
     ValidationInfo,
@@ -35,8 +34,19 @@ LARGEST_NODE_COUNT = 100_000  # aliases count each time they are used, so that a
 
 
 def _resolve(path: Path, info: ValidationInfo) -> Path:
-    base: Path = (info.context or {}).get("base", Path.cwd())
-    return base / path.expanduser()
+    return _absolute((info.context or {}).get("base", Path.cwd()), path)
+
+
+def _absolute(base: Path, path: Path) -> Path:
+    """A path of the file as one of the system. Raises ValueError for what can be none."""
+    try:
+        if b"\0" in os.fsencode(path):
+            raise ValueError("a path holds no NUL")
+        return base / path.expanduser()
+    except UnicodeEncodeError:
+        raise ValueError("a path holds no halves of characters") from None
+    except RuntimeError:
+        raise ValueError(f"{path.parts[0]}: there is no such user, or no home directory") from None
 
 
 def _web_address(text: str) -> str:
@@ -51,8 +61,12 @@ def _folder_name(name: str) -> str:
     return name
 
 
+_FULL_WIDTH = "a full-width colon ： does not count, write an ordinary one and a space (全角冒号请改成半角加空格)"
 _PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 _Path = tuple[str | int, ...]
+LONGEST_SECONDS = 366 * 86400.0  # beyond lie numbers that clocks, timers and sockets do not take
+Seconds = Annotated[float, Field(gt=0, le=LONGEST_SECONDS)]
+SecondsOrZero = Annotated[float, Field(ge=0, le=LONGEST_SECONDS)]
 FilePath = Annotated[Path, AfterValidator(_resolve)]
 BaseUrl = Annotated[str, AfterValidator(_web_address)]
 
@@ -92,7 +106,7 @@ class Streamer(Section):
     """Your name for the streamer; the folder is called so, too. Unique."""
     url: str
     """Address of the room, or of a stream (.flv, .m3u8)."""
-    check_interval: Annotated[PositiveFloat, Field(ge=1)] | None = None
+    check_interval: Annotated[Seconds, Field(ge=1)] | None = None
     """Seconds between two looks; empty: live.check_interval."""
     record: bool = True
     """false: keep the entry, but neither look nor record."""
@@ -123,7 +137,7 @@ def _check_placeholders(text: str) -> str:
                 f"did you mean {{{near[0]}}}?" if near else f"there are {', '.join(known)}"))
     try:
         fill(text, streamer="s", title="t", started_at=datetime(2026, 1, 1, tzinfo=UTC), file="f")
-    except (ValueError, LookupError, AttributeError) as error:
+    except (ValueError, LookupError, AttributeError, OverflowError, MemoryError) as error:
         raise ValueError(f"cannot be filled in: {error}") from None
     return text
 
@@ -172,11 +186,11 @@ class Account(Section):
 class LiveConfig(Section):
     """How rooms are asked whether they are live."""
 
-    check_interval: Annotated[PositiveFloat, Field(ge=1)] = 60.0
+    check_interval: Annotated[Seconds, Field(ge=1)] = 60.0
     """Seconds between two looks at a room; each look is shifted by up to a fifth at random."""
-    request_timeout_seconds: PositiveFloat = 10.0
+    request_timeout_seconds: Seconds = 10.0
     """A site that does not answer in this time counts as unknown, never as offline."""
-    offline_delay_seconds: NonNegativeFloat = 120.0
+    offline_delay_seconds: SecondsOrZero = 120.0
     """Live again within this time: the same broadcast goes on."""
     quality: str = "best"
     """Quality asked of sites that streamlink reads: best, worst, 1080p60, …"""
@@ -187,34 +201,34 @@ class RecordConfig(Section):
 
     split_size: Annotated[ByteSize, Field(ge=0)] = ByteSize(8 * 1024**3)
     """A new file from the next keyframe on at this size (for HLS: the next segment); 0: never."""
-    split_seconds: NonNegativeFloat = 0
+    split_seconds: SecondsOrZero = 0
     """The same by media time; 0: never."""
-    connect_timeout_seconds: PositiveFloat = 10.0
+    connect_timeout_seconds: Seconds = 10.0
     """For each connection to the media server."""
-    stall_seconds: PositiveFloat = 15.0
+    stall_seconds: Seconds = 15.0
     """No byte for this long: the connection is dead, connect again."""
-    reconnect_seconds: PositiveFloat = 20.0
+    reconnect_seconds: Seconds = 20.0
     """Trying the same stream address again for this long in vain: ask the site for a new one."""
-    sync_seconds: PositiveFloat = 10.0
+    sync_seconds: Seconds = 10.0
     """Media reaches the disk itself (fdatasync) at least this often."""
-    orphan_seconds: PositiveFloat = 300.0
+    orphan_seconds: Seconds = 300.0
     """A recorder goes on without a daemon for this long, then ends its file properly."""
 
 
 class WatchConfig(Section):
     """How directories are watched, and when a path counts as settled."""
 
-    quiet_seconds: PositiveFloat = 5.0
+    quiet_seconds: Seconds = 5.0
     """Unchanged this long: settled."""
-    limit_seconds: PositiveFloat = 60.0
+    limit_seconds: Seconds = 60.0
     """Changing all the while: report it this often anyway, as still growing."""
     queue_size: PositiveInt = 100
     """Events that may wait; more turn into a full scan."""
     observer: Literal["native", "polling"] = "native"
     """polling for network mounts (NFS, SMB), where the kernel reports nothing."""
-    polling_seconds: PositiveFloat = 15.0
+    polling_seconds: Seconds = 15.0
     """How often the polling observer looks."""
-    rescan_seconds: PositiveFloat = 900.0
+    rescan_seconds: Seconds = 900.0
     """A full scan this often, whatever the events said."""
     ignore: list[str] = []
     """Further file or folder names (patterns such as *.bak) to ignore, beside the temporary names every tool uses."""
@@ -225,9 +239,9 @@ class EditConfig(Section):
 
     ffmpeg: FilePath | None = None
     """Path of the program; empty: the system's, else the one of imageio-ffmpeg."""
-    deadline_seconds: PositiveFloat = 7200.0
+    deadline_seconds: Seconds = 7200.0
     """The longest one run of ffmpeg may take."""
-    stall_seconds: PositiveFloat = 60.0
+    stall_seconds: Seconds = 60.0
     """An ffmpeg that makes no progress for this long is ended."""
     keep_segments: bool = False
     """true: keep the segments after their mp4 was checked."""
@@ -252,18 +266,18 @@ class PublishConfig(Section):
     """Parts of a file sent at the same time."""
     part_attempts: PositiveInt = 5
     """Tries for one part before the whole file waits."""
-    timeout_seconds: PositiveFloat = 60.0
+    timeout_seconds: Seconds = 60.0
     """For each request; a part gets four times as long."""
     attempts: PositiveInt = 8
     """Tries of one step before it is held for a person."""
-    retry_seconds: PositiveFloat = 30.0
+    retry_seconds: Seconds = 30.0
     """Wait after the first failed try; doubles up to an hour."""
-    submit_interval_seconds: NonNegativeFloat = 60.0
+    submit_interval_seconds: SecondsOrZero = 60.0
     """Between two submissions of one account."""
-    lookup_seconds: PositiveFloat = 60.0
+    lookup_seconds: Seconds = 60.0
     """A submit without an answer is looked for in the account's list at once and again after this time; only when it
     is in neither is it sent once more."""
-    review_seconds: PositiveFloat = 60.0
+    review_seconds: Seconds = 60.0
     """How often a submission is looked at until Bilibili shows every part."""
     workers: PositiveInt = 1
     """Files uploaded at the same time."""
@@ -364,10 +378,14 @@ def _compose(raw: bytes, name: str) -> tuple[Any, dict[_Path, int], list[str]]:
     try:
         node = yaml.compose(raw, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else "?"
-        raise ConfigError([f"{name} (line {line}): not YAML: {error.problem}"]) from error
+        raise ConfigError([f"{name} {_misread(raw, error)}"], hint=f"mend {name}; nothing of it is in force") from error
+    except yaml.reader.ReaderError as error:
+        line = raw[: error.position].count(b"\n") + 1
+        raise ConfigError(
+            [f"{name} (line {line}): not text: {error.reason}"], hint="save it as UTF-8, without control characters"
+        ) from error
     except (yaml.YAMLError, UnicodeError) as error:
-        raise ConfigError([f"{name}: not YAML: {error}"]) from error
+        raise ConfigError([f"{name}: not YAML: {error}"], hint="save it as UTF-8") from error
     except RecursionError as error:
         raise ConfigError([f"{name}: nested too deeply"]) from error
     lines: dict[_Path, int] = {}
@@ -405,6 +423,22 @@ def _compose(raw: bytes, name: str) -> tuple[Any, dict[_Path, int], list[str]]:
     return (build(node, ()) if node is not None else None), lines, problems
 
 
+def _misread(raw: bytes, error: yaml.MarkedYAMLError) -> str:
+    """What the YAML parser stumbled over, with the remedy for what people really write."""
+    at, began = error.problem_mark, error.context_mark
+    number = at.line + 1 if at else 1
+    text = f"(line {number}): not YAML: {error.problem}"
+    if began and began.line + 1 != number and error.context:
+        text += f", {error.context} that begins in line {began.line + 1}"
+    if "'\\t'" in str(error.problem):
+        return text + "; indent with spaces, not with tabs"
+    lines = raw.decode("utf-8", "replace").splitlines()
+    for n in (number, number - 1):
+        if 0 < n <= len(lines) and "：" in lines[n - 1]:
+            return text + f"; {_FULL_WIDTH} (line {n})"
+    return text
+
+
 def _contradictions(content: Any, base: Path, answers: Callable[[str], bool]) -> Iterator[tuple[_Path, str]]:
     """What no single value shows. Looks at the plain content, so that one bad value elsewhere hides none of it."""
 
@@ -426,16 +460,24 @@ def _contradictions(content: Any, base: Path, answers: Callable[[str], bool]) ->
         if isinstance(name, str) and (first := seen.setdefault(name.casefold(), path)) != path:
             yield (*path, "name"), f"{_dotted(first)} has this name already"
         if isinstance(url, str) and not answers(url):
-            yield (*path, "url"), f"no platform answers for {url!r}"
+            shown = re.sub(r"//[^/]*@", "//***@", url)
+            yield (*path, "url"), (
+                f"no platform answers for {shown!r}; an address is that of a room on a site that streamlink knows, or "
+                "that of a stream, with https:// in front and .flv or .m3u8 at its end")
     recordings = content.get("recordings") if isinstance(content, dict) else None
     root = recordings.get("directory", "recordings") if isinstance(recordings, dict) else "recordings"
-    roots: list[tuple[_Path, Path]] = [(("recordings", "directory"), base / Path(str(root)).expanduser())]
-    for path, entry in entries("drop_folders"):
-        directory = base / Path(str(entry.get("directory", f"?{path}"))).expanduser()
+    watched: list[tuple[_Path, Any]] = [(("recordings", "directory"), root)]
+    watched += [((*path, "directory"), entry.get("directory")) for path, entry in entries("drop_folders")]
+    roots: list[tuple[_Path, Path]] = []
+    for path, text in watched:
+        try:
+            directory = Path(os.path.normpath(_absolute(base, Path(text))))
+        except (TypeError, ValueError):
+            continue  # the model says so
         for other_path, other in roots:
             if directory.is_relative_to(other) or other.is_relative_to(directory):
-                yield (*path, "directory"), f"overlaps {_dotted(other_path)}: watched folders stay apart"
-        roots.append(((*path, "directory"), directory))
+                yield path, f"overlaps {_dotted(other_path)}: watched folders stay apart"
+        roots.append((path, directory))
     for path, entry in entries("templates"):
         if entry.get("copyright") == 2 and not entry.get("source"):
             yield (*path, "copyright"), "2 (repost) needs source"
@@ -448,8 +490,13 @@ def _explain(item: typing.Mapping[str, Any], content: Any) -> tuple[_Path, str]:
         return where, "there is no such setting" + _near(str(where[-1]), _fields_at(where[:-1]))
     if kind == "missing":
         return where, "must be given"
-    if kind == "model_type" or (given is None and kind.endswith("_type")):
-        return where, "is empty or not of the right form" + (f": {given!r}" if given is not None else "")
+    if given is None and kind.endswith("_type"):
+        return where, "is empty: give it a value, or leave it out"
+    if kind == "model_type":
+        wide = f"; {_FULL_WIDTH}" if "：" in str(given) else ""
+        return where, f"is not of the right form: {given!r}" + wide
+    if kind == "string_type" and isinstance(given, int | float | date):
+        return where, f"is read as something else than text ({given}): put it into quotes"
     text = item["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
     shown = "" if isinstance(given, dict | list | BaseModel) else f", not {given!r}"
     return where, text[:1].lower() + text[1:] + ("" if kind == "value_error" else shown)

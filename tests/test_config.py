@@ -107,10 +107,33 @@ templates:
         ('templates: {a: {title: "{started_at:%"}}', "templates.a.title (line 1)"),
         ('templates: {a: {title: "{title.x}"}}', "templates.a.title (line 1)"),
         ("streamers: [{name: A, url: u}, {name: a, url: u}]", "streamers[1].name (line 1): streamers[0] has this name"),
+        ("drop_folders: [{directory: a/../recordings}]", "drop_folders[0].directory (line 1): overlaps recordings."),
+        ("live:\n\tcheck_interval: 1", "(line 2): not YAML: found character '\\t'"),
+        ("live:\n\tcheck_interval: 1", "; indent with spaces"),
+        ("streamers：\n  - name: A\n", "(line 2): not YAML: mapping values are not allowed here; a full-width colon"),
+        ("streamers:\n  - name: A\n    url：http://x/a.flv", "; a full-width colon"),
+        ("live:\n  check_interval：30", "live (line 1): is not of the right form: 'check_interval：30'; a full-width"),
+        ("a:\n- 'b\nc: d\n", "while scanning a quoted scalar that begins in line 2"),
+        ("log: {}\nstreamers: 主播".encode("gbk"), "(line 2): not text: "),
+        ("streamers:\n", "streamers (line 1): is empty: give it a value, or leave it out"),
+        ("streamers: [{name: 123, url: u}]", "name (line 1): is read as something else than text (123): put it into"),
+        ("streamers: [{name: yes, url: u}]", "streamers[0].name (line 1): is read as something else than text (True)"),
+        ("recordings: {directory: ~nobody-of-this-name/x}", "recordings.directory (line 1): ~nobody-of-this-name: "),
+        ('recordings: {directory: "a\\0b"}', "recordings.directory (line 1): a path holds no NUL"),
+        ('recordings: {directory: "a\\uD800b"}', "recordings.directory (line 1): a path holds no halves"),
+        ("live: {check_interval: .inf}", "live.check_interval (line 1): should be"),
+        ("record: {stall_seconds: 1e300}", "record.stall_seconds (line 1): should be"),
+        ('templates: {a: {title: "{title:99999999999}"}}', "templates.a.title (line 1): cannot be filled in"),
     ],
 )
 def test_bad_input_is_refused_with_its_place(text, place):
     assert any(place in line for line in problems(text)), problems(text)
+
+
+def test_a_password_in_an_address_is_not_repeated():
+    (line,) = problems("streamers: [{name: a, url: 'https://ann:sesame@host/x'}]", answers=lambda url: False)
+    assert "//***@host/x" in line
+    assert "sesame" not in line
 
 
 def test_a_bomb_of_aliases_is_refused_quickly():
