@@ -207,6 +207,7 @@ class Pipeline:
 
         with self._accounts.watching(order.account):
             line = self._accounts.line(self.config, member)
+            videos.sends_by(self._catalog.db, video["id"], line.name)
             log.info("uploading {} by line {}", path.name, line.name)
             try:
                 done = upos.upload(path, member, line, stop=self._stop, on_progress=on_progress)

@@ -56,6 +56,12 @@ def test_the_example_names_every_setting():
         assert missing(model, values, "") == []
 
 
+def test_the_example_says_of_every_setting_what_it_is():
+    lines = [line for line in EXAMPLE.read_text().splitlines() if line.strip() and not line.startswith("#")]
+    bare = [line for line in lines if "  # " not in line and not line.rstrip().endswith(":")]
+    assert bare == []
+
+
 def test_every_problem_is_named_at_once_with_its_place():
     text = """
 recordings: {directory: rec}

@@ -149,6 +149,37 @@ def test_a_recording_survives_restarts_of_the_daemon_in_one_piece(world):
     world.check_published(submissions=1, videos=1)
 
 
+def test_bare_addresses_and_what_streamlink_knows_take_the_same_way(world):
+    for room in ("flv1", "hls1"):
+        world.room(room)
+    direct, via = world.settings["streamers"]
+    direct["url"] = f"{world.site.url}/live/flv1.flv"
+    via["url"] = f"hls://{world.site.url}/live/hls1/index.m3u8"
+    world.start()
+    on_air(world, "flv1", "hls1", seconds=5)
+    platforms = {row["name"]: (row["platform"], row["status"]) for row in world.rows("streamers")}
+    assert platforms == {"flv1": ("direct", "live"), "hls1": ("streamlink", "live")}
+    world.site.go_offline("flv1")
+    world.site.go_offline("hls1")
+    world.wait(lambda: published(world, 2), 60, "both are published")
+    world.check_published(submissions=2, videos=2)
+
+
+def test_a_dead_thread_ends_the_process_so_that_a_new_daemon_takes_over(world):
+    world.save()
+    code = (
+        "import biliupd.pipeline as p; from biliupd.cli import main\n"
+        "def turn(self): raise RuntimeError('bug')\n"
+        "p.Pipeline.edit_turn = turn; main()"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code, "run", "-c", str(world.path)], capture_output=True, text=True, timeout=40
+    )
+    assert ended.returncode == 1
+    assert "RuntimeError: bug" in ended.stderr
+    assert "pipeline died" in ended.stderr
+
+
 def test_a_killed_recorder_is_replaced_and_its_file_is_saved(world):
     world.room("flv1")
     world.start()

@@ -134,6 +134,12 @@ def begin_upload(db: Database, video: Video, owner: str) -> bool:
     return True
 
 
+def sends_by(db: Database, video: int, line: str) -> None:
+    """The line chosen for a running upload."""
+    with write(db):
+        rows(db, "uploads").update(video, {"line": line})
+
+
 def end_upload(db: Database, video: int, *, filename: str, cid: int, line: str, size_bytes: int) -> bool:
     """Bilibili has the file under `filename`."""
     at = now()

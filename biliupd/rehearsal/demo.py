@@ -29,7 +29,8 @@ from biliupd.rehearsal.live_site import LiveSite
 
 ON_AIR_SECONDS = 12.0
 DEADLINE_SECONDS = 150.0
-LINE_BYTES_PER_SECOND = 400_000.0  # so slow that there is something to see
+LINE_BYTES_PER_SECOND = 150_000.0  # so slow that there is something to see
+PART_BYTES = 128 << 10  # so small that a short video has several; the real ones are 10 MiB
 ROOMS = (("flv", "阿花", "HTTP-FLV room"), ("hls", "小白", "HLS room"))
 
 _TOLD = {
@@ -115,6 +116,7 @@ class Demo:
     def _configure(self) -> None:
         cookies = self._bilibili.write_cookies(self.directory / "cookies.json")
         self._bilibili.slow(LINE_BYTES_PER_SECOND)
+        self._bilibili.chunk_size_bytes = PART_BYTES
         self._bilibili.submit_interval_seconds = 1.0  # the real one wants half a minute
         (self.directory / "drop").mkdir()
         streamers = []
@@ -206,16 +208,20 @@ class Demo:
         for video in db.query("select * from videos order by id"):
             kind = "playlist of segments" if video["kind"] == "playlist" else "file"
             self._once(f"row {video['id']}", f"video {video['id']}: {escape(video['path'])} ({kind}) is in the catalog")
-            if video["merged_from"]:
-                text = f"merged into {escape(Path(video['file_path']).name)}, {video['duration']:.1f} s, checked"
-                self._once(f"merged {video['id']}", f"video {video['id']}: {text}")
-            if video["cover_path"]:
-                self._once(f"cover {video['id']}", f"video {video['id']}: cover {video['cover_path']}")
+
+    def _tell_made(self, db: Database, id: int) -> None:
+        (video,) = db.query("select * from videos where id = ?", [id])
+        if video["merged_from"]:
+            name = escape(Path(video["file_path"]).name)
+            self._once(f"merged {id}", f"video {id}: merged into {name}, {video['duration']:.1f} s, checked")
+        self._once(f"cover {id}", f"video {id}: cover made, {video['cover_path']}")
 
     def _tell_moves(self, db: Database) -> None:
         for move in db.query("select * from moves where id > ? order by id", [self._move]):
             self._move = move["id"]
             subject = f"video {move['video']}" if move["video"] else f"submission {move['submission']}"
+            if move["video"] and move["new"] == "ready":
+                self._tell_made(db, move["video"])
             text = _TOLD.get(move["new"], move["new"])
             if move["submission"] and move["new"] == "submitted":
                 (bvid,) = db.execute("select bvid from submissions where id = ?", [move["submission"]]).fetchone()
@@ -223,10 +229,11 @@ class Demo:
             self._say(f"{subject}: {text}")
 
     def _tell_uploads(self, db: Database) -> None:
-        probed = len({r.query.get("upcdn") or r.path for r in self._bilibili.requests if r.path.endswith("/OK")})
         for upload in db.query("select u.*, v.state from uploads u join videos v on v.id = u.video_id"):
             video, total = upload["video_id"], upload["bytes_total"]
-            self._once("lines", f"{max(probed, 1)} upload lines probed")
+            if upload["line"]:
+                probed = sorted({r.query.get("upcdn", "") for r in self._bilibili.requests if r.route == "probe"})
+                self._once("lines", f"upload lines probed: {', '.join(probed)}; {upload['line']} is the fastest")
             if upload["finished_at"] is None and upload["state"] == "uploading":
                 bar = self._bars.get(video)
                 if bar is None:
