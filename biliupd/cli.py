@@ -5,10 +5,11 @@ daemon runs already, 1 for the rest. Anything else is a bug and keeps its traceb
 """
 
 import os
+import re
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -56,6 +57,11 @@ def _fail(error: BiliupdError, code: int) -> NoReturn:
 @click.version_option(__version__, prog_name="biliupd")
 def main() -> None:
     """Records live streams unattended and publishes them on Bilibili, once."""
+    from loguru import logger
+
+    logger.remove()  # until the daemon sets up its own
+    logger.add(lambda line: click.echo(line, err=True, nl=False), format="{level}: {message}", level="WARNING",
+               diagnose=False)  # fmt: skip
 
 
 def _load(path: Path) -> Config:
@@ -69,7 +75,7 @@ def _load(path: Path) -> Config:
 @click.option("--detach", is_flag=True, help="Go into the background (not under systemd, which does that itself).")
 def run(path: Path, detach: bool) -> None:
     """Run the daemon, in the foreground unless told otherwise."""
-    from biliupd.lock import AlreadyRunning, DataLock, holder
+    from biliupd.lock import AlreadyRunning, DataLock, holder, unusable
 
     path = path.absolute()
     config = _load(path)
@@ -80,8 +86,13 @@ def run(path: Path, detach: bool) -> None:
 
         if (pid := holder(data)) is not None:
             raise AlreadyRunning(lock.path, pid)
-        data.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with (data / "stderr.log").open("a") as errors, daemon.DaemonContext(
+        try:
+            data.mkdir(parents=True, exist_ok=True, mode=0o700)
+            errors = (data / "stderr.log").open("a")
+        except OSError as error:
+            raise unusable(data, error) from error
+        click.echo(f"biliupd goes on in the background: biliupd status -c {path}; its last words: {errors.name}")
+        with errors, daemon.DaemonContext(
             pidfile=lock, umask=0o077, working_directory="/", detach_process=True, stdout=errors, stderr=errors
         ):
             sys.exit(_daemon(path, config, stderr=False))
@@ -100,37 +111,47 @@ def _daemon(path: Path, config: Config, *, stderr: bool) -> int:
 def check(path: Path) -> None:
     """Check the configuration; every problem is named with its place."""
     config = _load(path)
+    for warning in _warnings(config):
+        click.echo(f"warning: {warning}", err=True)
+    click.echo(f"{path}: good; {len(config.streamers)} streamers, {len(config.drop_folders)} drop folders")
+
+
+def _warnings(config: Config) -> Iterator[str]:
+    """What the file says right and the machine does not have."""
     from biliupd.edit import ffmpeg
+    from biliupd.publish.credential import Credential
 
     try:
         ffmpeg.find(config.edit)
     except BiliupdError as error:
-        click.echo(f"warning: {error}", err=True)
+        yield f"{error}; {error.hint}"
+    for name in ("directory", "data_directory"):
+        directory = getattr(config.recordings, name)
+        there = next(parent for parent in (directory, *directory.parents) if os.path.lexists(parent))
+        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+            yield f"recordings.{name}: you may not write to {there}; the user that biliupd runs as must"
     for n, folder in enumerate(config.drop_folders):
-        if not folder.directory.is_dir():
-            click.echo(f"warning: drop_folders[{n}].directory: {folder.directory} is not there yet", err=True)
+        if not os.path.isdir(folder.directory):
+            yield f"drop_folders[{n}].directory: {folder.directory} is not there yet"
+        elif not os.access(folder.directory, os.R_OK | os.X_OK):
+            yield f"drop_folders[{n}].directory: you may not read {folder.directory}"
     for name, account in config.accounts.items():
-        if not account.cookies.is_file():
-            click.echo(f"warning: accounts.{name}.cookies: {account.cookies} is not there yet; videos wait", err=True)
-    click.echo(f"{path}: good; {len(config.streamers)} streamers, {len(config.drop_folders)} drop folders")
+        try:
+            Credential.load(account.cookies)
+        except BiliupdError as error:
+            yield f"accounts.{name}.cookies: {error}; videos wait"
 
 
 @main.command()
 @_config_option
 def status(path: Path) -> None:
     """What is going on: streamers, recordings, videos, submissions, and what needs a person."""
+    from rich.console import Console
+
     from biliupd import status as report
     from biliupd.lock import holder
 
-    try:
-        config = _load(path)
-        data = config.recordings.data_directory
-        refused = None
-    except ConfigError as error:
-        if not path.is_file():
-            raise
-        data, refused = _data_directory(path), error
-    from rich.console import Console
+    data, refused = _data_directory(path)
 
     console = Console(highlight=False)
     if refused:
@@ -139,21 +160,30 @@ def status(path: Path) -> None:
             console.print(f"  {problem}", markup=False)
     pid = holder(data)
     console.print(f"biliupd {__version__}: " + (f"running (pid {pid})" if pid else "not running"))
-    if not (data / "catalog.db").exists():
+    if not os.path.exists(data / "catalog.db"):
         console.print(f"No catalog in {data} yet.", markup=False)
         return
     report.show(data / "catalog.db", console)
 
 
-def _data_directory(path: Path) -> Path:
-    """Where the state lies though the file is broken: its own word for it if that can be read, else the default."""
+def _data_directory(path: Path) -> tuple[Path, ConfigError | None]:
+    """Where the state lies, and what is wrong with the file.
+
+    For a broken file its own word for the directory, if that can be read, else the default.
+    """
     import yaml
 
     try:
+        return _load(path).recordings.data_directory, None
+    except ConfigError as error:
+        if not os.path.isfile(path):
+            raise
+        refused = error
+    try:
         content = yaml.safe_load(path.read_bytes())
-        return path.absolute().parent / Path(content["recordings"]["data_directory"]).expanduser()
-    except (yaml.YAMLError, OSError, KeyError, TypeError):
-        return path.absolute().parent / "data"
+        return path.absolute().parent / Path(content["recordings"]["data_directory"]).expanduser(), refused
+    except (yaml.YAMLError, OSError, KeyError, TypeError, ValueError, RuntimeError):
+        return path.absolute().parent / "data", refused
 
 
 @main.command()
@@ -163,7 +193,7 @@ def stop(path: Path) -> None:
     from biliupd.lock import holder
     from biliupd.record.process import end_recorders
 
-    data = _load(path).recordings.data_directory
+    data, _ = _data_directory(path)  # a file broken in the meantime does not keep anybody from stopping
     pid = holder(data)
     if pid is not None:
         os.kill(pid, signal.SIGTERM)
@@ -189,12 +219,17 @@ def retry(path: Path, what: tuple[str, ...]) -> None:
     """Try a held video or submission again."""
     from biliupd.catalog import submissions, videos
     from biliupd.catalog.database import Catalog
+    from biliupd.lock import holder
 
-    catalog = Catalog(_load(path).recordings.data_directory / "catalog.db")
+    data, _ = _data_directory(path)
+    holder(data)  # says when it is not ours
+    if not os.path.exists(data / "catalog.db"):
+        raise BiliupdError(f"no catalog in {data} yet", hint="biliupd run makes it; or name another file with -c")
+    catalog = Catalog(data / "catalog.db")
     for name in what:
         kind, _, number = name.partition(":")
         again = {"video": videos.retry, "submission": submissions.retry}.get(kind)
-        if again is None or not number.isdigit():
+        if again is None or not re.fullmatch(r"[0-9]{1,18}", number):
             raise BiliupdError(f"{name!r} names neither video:ID nor submission:ID", hint="biliupd status lists them")
         if not again(catalog.db, int(number)):
             raise BiliupdError(f"{name} is not held")

@@ -21,7 +21,7 @@ from biliupd.catalog.database import Catalog, stamp, write
 from biliupd.config import Config, Streamer
 from biliupd.control.server import Control
 from biliupd.edit import ffmpeg
-from biliupd.errors import BiliupdError, ConfigError, TemporaryError
+from biliupd.errors import BiliupdError, ConfigError, PermanentError, TemporaryError
 from biliupd.intake import Intake
 from biliupd.live.platform import LiveStatus, LiveStream, Platform, State, answers, platform_for
 from biliupd.live.poller import Poller
@@ -49,7 +49,13 @@ class Daemon:
         self._stopping = False
         self._seen = _state_of(path)
         log.set_up(config.log, stderr=stderr)
-        config.recordings.directory.mkdir(parents=True, exist_ok=True)
+        try:
+            config.recordings.directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise PermanentError(
+                f"recordings.directory: {config.recordings.directory} cannot be made: {error.strerror}",
+                hint="make it, and give it to the user that biliupd runs as",
+            ) from error
         self._catalog = Catalog(config.recordings.data_directory / "catalog.db")
         roots = _roots(config)
         self._intake = Intake(self._catalog, config.recordings.directory, roots)
@@ -183,7 +189,12 @@ class Daemon:
         if fixed:
             new = self._config = new.model_copy(update={name: getattr(old, name) for name in fixed})
         if new.log != old.log:
-            log.set_up(new.log, stderr=self._stderr)
+            try:
+                log.set_up(new.log, stderr=self._stderr)
+                records.notice(self._catalog.db, "log", "")
+            except PermanentError as error:
+                records.notice(self._catalog.db, "log", f"{error}; the old log goes on")
+                logger.error("{}; the old log goes on", error)
         roots = _roots(new)
         self._keep_rows()
         self._intake.apply(roots)

@@ -1,4 +1,7 @@
-"""One daemon per data directory: a lock the kernel gives back however the daemon ends. Its file holds the pid."""
+"""One daemon per data directory: a lock the kernel gives back however the daemon ends. Its file holds the pid.
+
+What is wrong with the directory itself is said here, too, because everybody comes by here first.
+"""
 
 import fcntl
 import os
@@ -17,6 +20,18 @@ class AlreadyRunning(PermanentError):
         self.pid = pid
 
 
+def unusable(data_directory: Path, error: OSError) -> PermanentError:
+    """That a data directory cannot be used, with the remedy."""
+    hint = "set recordings.data_directory to a directory that you may write to"
+    try:
+        owner = data_directory.owner() if data_directory.stat().st_uid != os.geteuid() else ""
+    except (OSError, KeyError):
+        owner = ""
+    if owner:
+        hint = f"it belongs to {owner}: run biliupd as that user (sudo -u {owner} …)"
+    return PermanentError(f"{data_directory} cannot be used: {error.strerror}", hint=hint)
+
+
 class DataLock:
     """A context manager; entering raises AlreadyRunning. Serves as python-daemon's pid file, too."""
 
@@ -25,8 +40,11 @@ class DataLock:
         self._fd: int | None = None
 
     def __enter__(self) -> "DataLock":
-        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise unusable(self.path.parent, error) from error
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -47,10 +65,12 @@ class DataLock:
 
 
 def holder(data_directory: Path) -> int | None:
-    """The pid of the daemon that runs on a data directory, or None."""
+    """The pid of the daemon that runs on a data directory, or None. Raises PermanentError when we may not look."""
     path = data_directory / "biliupd.pid"
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except PermissionError as error:
+        raise unusable(data_directory, error) from error
     except OSError:
         return None
     try:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from loguru import logger
 
 from biliupd.config import LogConfig
+from biliupd.errors import PermanentError
 
 if TYPE_CHECKING:
     from loguru import Message, Record
@@ -40,7 +41,11 @@ def redact(text: str) -> str:
 
 
 def set_up(config: LogConfig, *, stderr: bool = True) -> None:
-    """Send log lines to stderr and to the file of the settings; called again, it replaces what was there."""
+    """Send log lines to stderr and to the file of the settings; called again, it replaces what was there.
+
+    Raises PermanentError when the file cannot be written; what was there stays then.
+    """
+    handler = None if config.file is None else _file(config)
     logger.remove()
     logger.configure(patcher=_one_line)
     if stderr:
@@ -53,17 +58,27 @@ def set_up(config: LogConfig, *, stderr: bool = True) -> None:
 
         when = "" if journal else "{time:HH:mm:ss} {level: <7} "
         logger.add(to_stderr, level=config.level, format=_with(when), colorize=False, diagnose=False)
-    if config.file is not None:
-        config.file.parent.mkdir(parents=True, exist_ok=True)
-        handler = RotatingFileHandler(
-            config.file, maxBytes=int(config.rotate_size), backupCount=config.keep_files, encoding="utf-8", delay=True
-        )
+    if handler is not None:
 
         def to_file(message: "Message") -> None:
             handler.handle(logging.makeLogRecord({"msg": redact(message).rstrip("\n")}))
 
         logger.add(to_file, level=config.level, format=_with("{time:YYYY-MM-DDTHH:mm:ss.SSSZ} {level: <7} "),
                    colorize=False, diagnose=False)  # fmt: skip
+
+
+def _file(config: LogConfig) -> RotatingFileHandler:
+    assert config.file is not None
+    try:
+        config.file.parent.mkdir(parents=True, exist_ok=True)
+        return RotatingFileHandler(
+            config.file, maxBytes=int(config.rotate_size), backupCount=config.keep_files, encoding="utf-8"
+        )
+    except OSError as error:
+        raise PermanentError(
+            f"log.file: {config.file} cannot be written: {error.strerror}",
+            hint="name a file in a directory that the user biliupd runs as may write to, or write log.file: null",
+        ) from error
 
 
 def _one_line(record: "Record") -> None:

@@ -1,5 +1,6 @@
 """What `biliupd status` shows, read from the catalog alone; the daemon need not run."""
 
+import sqlite3
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,12 +13,21 @@ from sqlite_utils import Database
 from biliupd.catalog import records, submissions, videos
 from biliupd.catalog.database import connect
 from biliupd.catalog.states import Stage, State
+from biliupd.errors import PermanentError
 from biliupd.record import broadcast
 
 
 def show(catalog: Path, console: Console) -> None:
     """Print streamers, running recordings, videos by state, submissions, what is held and why, and notices."""
-    db = connect(catalog, read_only=True)
+    try:
+        _show(connect(catalog, read_only=True), console)
+    except sqlite3.DatabaseError as error:
+        raise PermanentError(
+            f"{catalog}: {error}", hint="restore the file from a backup, or move it away: the library is rebuilt"
+        ) from error
+
+
+def _show(db: Database, console: Console) -> None:
     for notice in records.notices(db):
         console.print(f"[yellow]![/] {escape(notice['text'])} [dim](since {_ago(notice['since'])})[/]")
     _table(

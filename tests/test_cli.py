@@ -1,0 +1,122 @@
+"""The command line where things are not as they should be: a line and a hint, never a traceback."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from support import wait_until
+
+from biliupd.catalog.database import Catalog
+from biliupd.cli import main
+from biliupd.lock import DataLock, holder
+
+
+def biliupd(tmp_path: Path, *words: str, config: str | None = None) -> Result:
+    if config is not None:
+        (tmp_path / "config.yaml").write_text(config)
+    return CliRunner().invoke(main, [*words, "-c", str(tmp_path / "config.yaml")], catch_exceptions=False)
+
+
+@pytest.mark.parametrize("words", [["run"], ["run", "--detach"]])
+@pytest.mark.parametrize(
+    ("config", "place"),
+    [
+        ("recordings: {data_directory: file/data}", "file/data cannot be used: Not a directory"),
+        ("recordings: {data_directory: file}", "file cannot be used: File exists"),
+    ],
+)
+def test_a_data_directory_that_cannot_be_used_is_named_with_the_remedy(tmp_path, words, config, place):
+    (tmp_path / "file").touch()
+    result = biliupd(tmp_path, *words, config=config)
+    assert result.exit_code == 1
+    assert f"{tmp_path}/{place}" in result.stderr
+    assert "→ set recordings.data_directory to" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ("recordings: {directory: file/x}", ("recordings.directory", "cannot be made: Not a directory", "→ make it")),
+        ("log: {file: file/x.log}", ("log.file", "cannot be written", "log.file: null")),
+        ("log: {file: .}", ("log.file", "cannot be written: Is a directory")),
+    ],
+)
+def test_what_the_daemon_cannot_write_to_is_named_with_the_remedy(tmp_path, config, words):
+    (tmp_path / "file").touch()
+    result = biliupd(tmp_path, "run", config=config)
+    assert result.exit_code == 1
+    for word in words:
+        assert word in result.stderr
+    assert holder(tmp_path / "data") is None
+
+
+def test_check_warns_of_what_the_machine_does_not_have(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "cookies.json").write_text("[]")
+    result = biliupd(
+        tmp_path, "check",
+        config="recordings: {directory: file/x}\naccounts: {a: {cookies: cookies.json}, b: {cookies: nowhere}}",
+    )  # fmt: skip
+    assert result.exit_code == 0
+    assert f"recordings.directory: you may not write to {tmp_path}/file" in result.stderr
+    assert "accounts.a.cookies" in result.stderr
+    assert "not a JSON object; videos wait" in result.stderr
+    assert "nowhere: No such file or directory; videos wait" in result.stderr
+
+
+def test_stop_works_though_the_file_is_broken_meanwhile(tmp_path):
+    (tmp_path / "config.yaml").write_text("recordings: {data_directory: state}")
+    daemon = subprocess.Popen(
+        [sys.executable, "-c", "import sys, time; from pathlib import Path; from biliupd.lock import DataLock\n"
+         "with DataLock(Path(sys.argv[1])): time.sleep(60)", str(tmp_path / "state")]
+    )  # fmt: skip
+    try:
+        wait_until(lambda: holder(tmp_path / "state"))
+        result = biliupd(tmp_path, "stop", config="recordings: {data_directory: state}\nstreamres: []")
+        assert (result.exit_code, result.stdout) == (0, "daemon ended; 0 recordings ended\n")
+        assert daemon.wait(5) == -signal.SIGTERM
+    finally:
+        daemon.kill()
+        daemon.wait()
+
+
+def test_retry_makes_no_catalog_and_takes_no_odd_numbers(tmp_path):
+    result = biliupd(tmp_path, "retry", "video:1", config="")
+    assert (result.exit_code, "no catalog in" in result.stderr) == (1, True)
+    assert not (tmp_path / "data").exists()
+    Catalog(tmp_path / "data" / "catalog.db")
+    for odd in ("video:²", f"video:{'9' * 30}", "video:", "video:-1", "7"):
+        result = biliupd(tmp_path, "retry", odd)
+        assert (result.exit_code, "names neither" in result.stderr) == (1, True), odd
+
+
+def test_a_catalog_that_is_none_is_named(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "catalog.db").write_text("hello " * 1000)
+    result = biliupd(tmp_path, "status", config="")
+    assert result.exit_code == 1
+    assert "catalog.db: file is not a database" in result.stderr
+
+
+def test_a_cookies_file_that_others_can_read_is_said(tmp_path):
+    cookies = [{"name": name, "value": "x" * 20} for name in ("SESSDATA", "bili_jct")]
+    path = tmp_path / "cookies.json"
+    path.write_text(json.dumps({"cookie_info": {"cookies": cookies}}))
+    os.chmod(path, 0o644)
+    result = biliupd(tmp_path, "check", config="accounts: {a: {cookies: cookies.json}}")
+    assert result.exit_code == 0
+    assert "WARNING: " in result.stderr
+    assert "chmod 600" in result.stderr
+
+
+def test_a_second_daemon_says_who_runs(tmp_path):
+    (tmp_path / "config.yaml").write_text("")
+    with DataLock(tmp_path / "data"):
+        result = biliupd(tmp_path, "run")
+    assert result.exit_code == 3
+    assert f"process {os.getpid()} runs on {tmp_path}/data already" in result.stderr
