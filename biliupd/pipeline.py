@@ -32,6 +32,7 @@ from biliupd.publish.member import Member
 from biliupd.publish.submission import Metadata, Part
 
 IDLE_SECONDS = 0.5
+COLLECT_SECONDS = 2.0  #: collecting submissions are looked at this often though nothing was written
 LONGEST_WAIT_SECONDS = 3600.0
 NEVER = "9999"  #: sorts behind every moment: due again only when the settings change
 
@@ -68,6 +69,8 @@ class Pipeline:
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
         self._accounts = Accounts(catalog, hide)
+        self._version: int | None = None
+        self._look_again_at = 0.0
         self.turned_at: dict[str, float] = {}
 
     def start(self) -> None:
@@ -186,10 +189,8 @@ class Pipeline:
                 videos.wait(db, video["id"], str(error), _moment(ACCOUNT_SECONDS))
                 continue
             if videos.begin_upload(db, video, self._owner):
-                submission = submissions.of_video(db, video, order.account)
-                with logger.contextualize(submission=submission):
-                    send = partial(self._upload, member=member, order=order)
-                    self._step(video, State.UPLOADING, State.READY, send)
+                submissions.of_video(db, video, order.account)
+                self._step(video, State.UPLOADING, State.READY, partial(self._upload, member=member, order=order))
                 return True
         return False
 
@@ -273,11 +274,21 @@ class Pipeline:
         moved = False
         for row in submissions.due(db, Stage.SUBMITTING):
             moved |= self._try(row, Stage.SUBMITTING, self._look_up)
-        for row in submissions.due(db, Stage.COLLECTING):
-            moved |= self._try(row, Stage.COLLECTING, self._submit)
+        if self._may_be_complete():
+            for row in submissions.due(db, Stage.COLLECTING):
+                moved |= self._try(row, Stage.COLLECTING, self._submit)
         for row in submissions.due(db, Stage.SUBMITTED):
             moved |= self._try(row, Stage.SUBMITTED, self._look_whether_shown)
         return moved
+
+    def _may_be_complete(self) -> bool:
+        """Whether to look at what is being collected: another thread wrote something, or a while has passed."""
+        (version,) = self._catalog.db.execute("pragma data_version").fetchone()
+        now = time.monotonic()
+        if version == self._version and now < self._look_again_at:
+            return False
+        self._version, self._look_again_at = version, now + COLLECT_SECONDS
+        return True
 
     def _submit(self, row: Submission) -> bool:
         db, log = self._catalog.db, logger.bind(submission=row["id"])
@@ -378,7 +389,8 @@ class Pipeline:
             self._insist(lambda: videos.put_back(db, video, doing, rest, why, at, attempts, waits_for=waits_for))
 
         try:
-            action(video)
+            with logger.contextualize(video=video["id"]):
+                action(video)
         except Stopped:
             later("put down because the daemon stops", 0, attempts)
         except NeedsPerson as error:
@@ -412,7 +424,8 @@ class Pipeline:
         """The same for a submission, which stays in its stage when another try may help."""
         db, log = self._catalog.db, logger.bind(submission=row["id"])
         try:
-            return action(row)
+            with logger.contextualize(submission=row["id"]):
+                return action(row)
         except Stopped:
             return False
         except NeedsPerson as error:

@@ -114,8 +114,8 @@ create index videos_tree on videos(root, parent_path, path);
 create index videos_by_inode on videos(inode, device);
 create index videos_of_broadcast on videos(broadcast_id);
 create index videos_of_submission on videos(submission_id);
-create index videos_by_merge on videos(merged_from, source_gone);
-create index videos_by_output on videos(output_path);
+create index videos_with_sources on videos(id) where merged_from is not null and source_gone = 0;
+create index videos_spoken_for on videos(merged_from) where merged_from is not null;
 create table uploads (
     video_id integer primary key references videos(id) on delete cascade,
     filename text,                      -- what Bilibili calls the file, set when all of it arrived

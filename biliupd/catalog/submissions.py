@@ -40,13 +40,13 @@ def of_video(db: Database, video: Video, account: str) -> int:
     return int(found[0])
 
 
-def due(db: Database, stage: Stage, limit: int = 50) -> list[Submission]:
-    """Rows in `stage` that nobody works on and whose time has come."""
+def due(db: Database, stage: Stage) -> list[Submission]:
+    """Rows in `stage` that nobody works on and whose time has come; all of them, since some may wait for months."""
     return list(
         db.query(
             "select * from submissions where state = ? and owner is null and (retry_at is null or retry_at <= ?)"
-            " order by id limit ?",
-            [stage, now(), limit],
+            " order by id",
+            [stage, now()],
         )
     )
 
