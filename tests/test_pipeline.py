@@ -80,7 +80,7 @@ class Bench:
 
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    monkeypatch.setattr("biliupd.pipeline.COLLECT_SECONDS", 0.0)  # all turns are on one thread here, which writes itself
+    monkeypatch.setattr("biliupd.pipeline.COLLECT_SECONDS", 0.0)  # here one thread does it all
     bench = Bench(tmp_path, attempts=3)
     yield bench
     bench.bilibili.close()
