@@ -45,9 +45,11 @@ def set_up(config: LogConfig, *, stderr: bool = True) -> None:
 
     Raises PermanentError when the file cannot be written; what was there stays then.
     """
-    handler = None if config.file is None else _file(config)
+    to = None if config.file is None else _file(config)
     logger.remove()
     logger.configure(patcher=_one_line)
+    if not any(isinstance(handler, _FromLibraries) for handler in logging.root.handlers):
+        logging.root.addHandler(_FromLibraries(logging.WARNING))
     if stderr:
         journal = bool(os.environ.get("JOURNAL_STREAM"))
 
@@ -58,13 +60,21 @@ def set_up(config: LogConfig, *, stderr: bool = True) -> None:
 
         when = "" if journal else "{time:HH:mm:ss} {level: <7} "
         logger.add(to_stderr, level=config.level, format=_with(when), colorize=False, diagnose=False)
-    if handler is not None:
+    if to is not None:
 
         def to_file(message: "Message") -> None:
-            handler.handle(logging.makeLogRecord({"msg": redact(message).rstrip("\n")}))
+            to.handle(logging.makeLogRecord({"msg": redact(message).rstrip("\n")}))
 
         logger.add(to_file, level=config.level, format=_with("{time:YYYY-MM-DDTHH:mm:ss.SSSZ} {level: <7} "),
                    colorize=False, diagnose=False)  # fmt: skip
+
+
+class _FromLibraries(logging.Handler):
+    """What libraries say through the standard logging, from warnings up, goes the same way: redacted, in one format."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        known = record.levelname if record.levelname in _PRIORITY else "WARNING"
+        logger.opt(exception=record.exc_info).log(known, "{}: {}", record.name, record.getMessage())
 
 
 def _file(config: LogConfig) -> RotatingFileHandler:

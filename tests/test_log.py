@@ -1,3 +1,4 @@
+import logging
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ def file(tmp_path: Path):
     yield path
     logger.remove()
     log._hidden.clear()
+    for handler in [h for h in logging.root.handlers if isinstance(h, log._FromLibraries)]:
+        logging.root.removeHandler(handler)
 
 
 def test_lines_carry_what_they_are_bound_to(file, capsys):
@@ -65,3 +68,11 @@ def test_the_journal_gets_priorities_and_no_times(file, capsys, monkeypatch):
     log.set_up(LogConfig(file=None))
     logger.error("disk full")
     assert capsys.readouterr().err == "<3>disk full\n"
+
+
+def test_what_libraries_warn_of_goes_the_same_way(file, capsys):
+    logging.getLogger("urllib3.connectionpool").warning("Retrying: /x?access_key=%s", "abcdef123456")
+    logging.getLogger("watchdog").info("chatter")
+    for written in (file.read_text(), capsys.readouterr().err):
+        assert "WARNING urllib3.connectionpool: Retrying: /x?access_key=***\n" in written
+        assert "chatter" not in written
