@@ -4,16 +4,21 @@ Runs on a thread of its own (uvicorn's event loop), which owns the listening soc
 daemon goes on without it and says so: recording matters more.
 """
 
+import ipaddress
+import re
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import uvicorn
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Request, Response
 from loguru import logger
 from pydantic import BaseModel
 
 from biliupd.config import ControlConfig
+
+
+_HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]]*))(?::\d*)?")  # RFC 9112, 3.2: host and port
 
 
 class Health(BaseModel):
@@ -24,10 +29,19 @@ class Health(BaseModel):
     trouble: list[str]
 
 
-def app(version: str, trouble: Callable[[], list[str]]) -> FastAPI:
-    """The application; `trouble` names what does not work right now."""
+def app(version: str, trouble: Callable[[], list[str]], host: str = "127.0.0.1") -> FastAPI:
+    """The application; `trouble` names what does not work right now, `host` is the name it is known by."""
     api = FastAPI(title="biliupd", version=version, docs_url="/api/docs", openapi_url="/api/openapi.json",
                   redoc_url=None)  # fmt: skip
+
+    @api.middleware("http")
+    async def under_its_own_name(
+        request: Request, answer: Callable[[Request], Awaitable[Response]]
+    ) -> Response:  # fmt: skip
+        """A page elsewhere must not reach us by a name of its own that it points here (DNS rebinding)."""
+        if not _is_ours(request.headers.get("host", ""), host):
+            return Response("this is not a name of biliupd's control address; use its number\n", status_code=421)
+        return await answer(request)
 
     @api.get("/api/health", responses={503: {"model": Health}})
     def health(response: Response) -> Health:
@@ -40,6 +54,19 @@ def app(version: str, trouble: Callable[[], list[str]]) -> FastAPI:
     return api
 
 
+def _is_ours(named: str, host: str) -> bool:
+    """Whether a Host header holds an address, localhost, or the name of the settings."""
+    matched = _HOST.fullmatch(named)
+    if matched is None:
+        return False
+    name = matched[1] or matched[2]
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return name.lower() in ("", "localhost", host.lower())
+    return True
+
+
 class Control:
     """Owns the server thread. `port` is the real one once it is started; None when it does not listen."""
 
@@ -49,7 +76,8 @@ class Control:
     ) -> None:  # fmt: skip
         """`on_address` is told why the address cannot be used, or an empty text."""
         self._control, self._on_address = control, on_address
-        self._app = app(version, trouble)
+        self._app = app(version, trouble, control.host)
+        self._closed = False
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
         self.port: int | None = None
@@ -82,11 +110,12 @@ class Control:
         logger.info("answering on http://{}:{}/api/health", self._control.host, self.port)
 
     def is_alive(self) -> bool:
-        """Whether it answers, or was not meant to."""
-        return self._thread is None or self._thread.is_alive()
+        """Whether it answers, or is not meant to and was not closed."""
+        return not self._closed if self._thread is None else self._thread.is_alive()
 
     def close(self, deadline_seconds: float) -> None:
         """Stop answering."""
+        self._closed = True
         if self._server is not None and self._thread is not None:
             self._server.should_exit = True
             self._thread.join(deadline_seconds)

@@ -40,7 +40,23 @@ def test_an_address_that_is_taken_is_said_and_nothing_else_stops():
         assert part.is_alive()
         assert part.port is None
         part.close(1)
+        assert not part.is_alive()  # else the daemon says that it did not end in time
     assert f"127.0.0.1:{port} cannot be used" in said[-1]
+
+
+@pytest.mark.parametrize(
+    ("name", "status"),
+    [
+        ("127.0.0.1:{}", 200), ("127.0.0.1", 200), ("localhost:{}", 200), ("[::1]:{}", 200), ("192.168.1.2:{}", 200),
+        ("evil.example:{}", 421), ("evil.example", 421), ("localhost.evil.example:{}", 421),
+        ("127.0.0.1.evil.example:{}", 421), ("[::1].evil.example", 421), ("a:b:c", 421), ("[", 421),
+    ],
+)  # fmt: skip
+def test_it_answers_to_its_address_and_to_no_other_name(control, name, status):
+    wait_until(lambda: control._server.started)
+    address = f"http://127.0.0.1:{control.port}/api/health"
+    answer = requests.get(address, headers={"Host": name.format(control.port)}, timeout=5)
+    assert answer.status_code == status
 
 
 def test_it_closes_in_time_and_frees_its_address(control):
