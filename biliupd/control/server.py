@@ -17,7 +17,6 @@ from pydantic import BaseModel
 
 from biliupd.config import ControlConfig
 
-
 _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]]*))(?::\d*)?")  # RFC 9112, 3.2: host and port
 
 
