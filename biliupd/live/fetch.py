@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urljoin, urlsplit
 
 import requests
 import urllib3
@@ -20,6 +21,8 @@ from requests.adapters import HTTPAdapter
 from biliupd.config import trusted_certificates
 from biliupd.errors import TemporaryError
 
+MOST_REDIRECTS = 10
+
 
 class NoAnswer(TemporaryError):
     """The site could not be reached, or said nothing (more) in time."""
@@ -27,11 +30,12 @@ class NoAnswer(TemporaryError):
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back. `whole` is False when the body is longer than what was read of it."""
+    """What came back, and from where in the end. `whole` is False when the body is longer than what was read of it."""
 
     status: int
     body: bytes
     whole: bool
+    url: str
 
 
 def fetch(
@@ -39,30 +43,61 @@ def fetch(
 ) -> Answer:
     """GET `url` and read at most `largest_bytes` of the body (one network read may bring a little more unseen).
 
-    Raises `NoAnswer`. A status such as 404 is an answer.
+    Raises `NoAnswer`. A status such as 404 is an answer. Redirects are followed here, because requests first reads the
+    whole body of each, however long it is.
     """
     deadline = time.monotonic() + timeout_seconds
     wanted = {"User-Agent": "biliupd", "Accept": "*/*", "Accept-Encoding": "identity", **(headers or {})}
-    body = b""
     try:
-        with session() as site, site.get(url, headers=wanted, timeout=timeout_seconds, stream=True) as response:
-            while len(body) < largest_bytes:
-                piece = response.raw.read1(largest_bytes - len(body), decode_content=True)
-                if not piece:
-                    return Answer(response.status_code, body, True)
-                body += piece
+        with session() as site:
+            for _ in range(MOST_REDIRECTS + 1):
+                with site.get(url, headers=wanted, timeout=timeout_seconds, stream=True) as response:
+                    target = response.headers.get("Location", "") if response.is_redirect else ""
+                    if not target:
+                        return _read(response, url, largest_bytes, deadline, timeout_seconds)
                 if time.monotonic() > deadline:
                     raise NoAnswer(f"no whole answer within {timeout_seconds:g} s")
-            return Answer(response.status_code, body, False)
+                before, url = url, urljoin(url, target.encode("latin-1").decode(errors="replace"))
+                wanted = for_address(wanted, before, url)
+            raise requests.TooManyRedirects
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
         raise NoAnswer(trouble(error, timeout_seconds)) from error
 
 
+def _read(
+    response: requests.Response, url: str, largest_bytes: int, deadline: float, timeout_seconds: float
+) -> Answer:  # fmt: skip
+    body = b""
+    while len(body) < largest_bytes:
+        piece = response.raw.read1(largest_bytes - len(body), decode_content=True)
+        if not piece:
+            return Answer(response.status_code, body, True, url)
+        body += piece
+        if time.monotonic() > deadline:
+            raise NoAnswer(f"no whole answer within {timeout_seconds:g} s")
+    return Answer(response.status_code, body, False, url)
+
+
+def for_address(headers: Mapping[str, str], before: str, after: str) -> dict[str, str]:
+    """Headers for the address that another one led to: what identifies us does not go elsewhere, nor in clear text."""
+    old, new = urlsplit(before), urlsplit(after)
+    if old.netloc == new.netloc and (old.scheme == new.scheme or new.scheme == "https"):
+        return dict(headers)
+    return {name: value for name, value in headers.items() if name.lower() not in ("authorization", "cookie")}
+
+
 def session() -> requests.Session:
-    """A session for one look, which verifies TLS without parsing the certificates anew."""
-    one = requests.Session()
+    """A session for one look, which verifies TLS without parsing the certificates anew, and follows no redirect."""
+    one = _Unled()
     one.mount("https://", SharedTrust())
     return one
+
+
+class _Unled(requests.Session):
+    """Told not to follow a redirect, requests still reads its body to the end; told that there is none, it does not."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        return None
 
 
 class SharedTrust(HTTPAdapter):

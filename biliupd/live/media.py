@@ -8,11 +8,11 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 from biliupd.config import LiveConfig
 from biliupd.errors import TemporaryError
-from biliupd.live.fetch import Answer, NoAnswer, fetch
+from biliupd.live.fetch import Answer, NoAnswer, fetch, for_address
 from biliupd.live.status import LiveStatus, State
 
 FLV_START_BYTES = 13
@@ -165,8 +165,7 @@ def find_media_playlist(
     if not usable:
         raise TemporaryError("the playlist keeps sound and picture apart, which is not supported yet")
     best = max(usable, key=lambda variant: (variant.height, variant.bandwidth))
-    if urlsplit(best.url).netloc != urlsplit(url).netloc:
-        headers = {name: value for name, value in headers.items() if name.lower() not in ("authorization", "cookie")}
+    headers = for_address(headers, url, best.url)
     found = _fetch_playlist(best.url, headers, live)
     if isinstance(found, Playlist) and found.variants:
         raise TemporaryError("the playlist leads to variants of variants")
@@ -180,7 +179,10 @@ def _fetch_playlist(url: str, headers: Mapping[str, str], live: LiveConfig) -> P
         return answer
     if not answer.whole:
         raise TemporaryError(f"the playlist is longer than {LARGEST_PLAYLIST_BYTES // 1024} KiB")
-    found = read_playlist(answer.body.decode(errors="replace"), url)
+    try:
+        found = read_playlist(answer.body.decode(errors="replace"), answer.url)
+    except ValueError as error:  # what urljoin says of [ and the like
+        raise TemporaryError("the playlist names an address that is none") from error
     if found is None:
         raise TemporaryError("the answer is not a playlist")
     return found

@@ -12,7 +12,10 @@ import pytest
 import requests
 import trustme
 
-from biliupd.live.fetch import NoAnswer, fetch, session
+from biliupd.config import LiveConfig
+from biliupd.errors import TemporaryError
+from biliupd.live.fetch import NoAnswer, fetch, for_address, session
+from biliupd.live.media import find_media_playlist
 
 
 class Hello(BaseHTTPRequestHandler):
@@ -68,3 +71,50 @@ def test_the_certificates_are_not_parsed_again_for_every_look(secure, tmp_path, 
     for _ in range(5):
         fetch(secure, timeout_seconds=5, largest_bytes=10)
     assert len(loads) <= 1, f"{len(loads)} loads, {time.thread_time() - began:.3f} s"
+
+
+def test_the_body_of_a_redirect_is_not_waited_for(script):
+    """requests reads it to its end, in memory: one site that never ends could take all of it."""
+    script.says("/a", status=302, location="/b", body=b"x" * 1000, then_silent=True)
+    script.says("/b", body=b"here")
+    answer = fetch(f"{script.url}/a", timeout_seconds=2, largest_bytes=100)
+    assert (answer.status, answer.body, answer.url) == (200, b"here", f"{script.url}/b")
+
+
+def test_a_redirect_in_chinese_is_followed(script):
+    script.says("/a", status=302, location="/直播".encode().decode("latin-1"))
+    script.says("/%E7%9B%B4%E6%92%AD", body=b"here")
+    assert fetch(f"{script.url}/a", timeout_seconds=2, largest_bytes=100).body == b"here"
+
+
+@pytest.mark.parametrize("target", ["file:///etc/passwd", "http://[", "//", "ftp://127.0.0.1/", "http://a b/", "/a"])
+def test_a_redirect_to_what_is_no_site_is_no_answer(script, target):
+    script.says("/a", status=302, location=target)
+    with pytest.raises(NoAnswer):
+        fetch(f"{script.url}/a", timeout_seconds=2, largest_bytes=100)
+
+
+def test_what_identifies_us_does_not_follow_to_another_host(script):
+    headers = {"Cookie": "a=secret", "Authorization": "secret", "Referer": "r"}
+    port = script.url.rpartition(":")[2]
+    script.says("/a", status=302, location=f"http://localhost:{port}/b")
+    script.says("/b", status=302, location="/c")
+    script.says("/c", body=b"here")
+    assert fetch(f"{script.url}/a", timeout_seconds=2, largest_bytes=100, headers=headers).body == b"here"
+    assert script.headers[0] | headers == script.headers[0]
+    assert ["secret" in str(sent) for sent in script.headers] == [True, False, False]
+    assert [sent["Referer"] for sent in script.headers] == ["r"] * 3
+    assert for_address(headers, "https://h/a", "http://h/a") == {"Referer": "r"}
+    assert for_address(headers, "http://h/a", "https://h/b") == headers
+
+
+def test_addresses_in_a_playlist_are_relative_to_where_it_was_found(script):
+    master = b"#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\nlow.m3u8\n"
+    script.says("/a.m3u8", status=302, location="/cdn/b.m3u8")
+    script.says("/cdn/b.m3u8", body=master)
+    script.says("/cdn/low.m3u8", body=b"#EXTM3U\n#EXTINF:1,\na.ts\n")
+    url, _, found = find_media_playlist(f"{script.url}/a.m3u8", {}, LiveConfig())
+    assert (url, found.segments) == (f"{script.url}/cdn/low.m3u8", 1)
+    script.says("/cdn/b.m3u8", body=master.replace(b"low", b"http://["))
+    with pytest.raises(TemporaryError, match="names an address that is none"):
+        find_media_playlist(f"{script.url}/a.m3u8", {}, LiveConfig())
