@@ -1,5 +1,8 @@
 """HTTP as a recorder needs it: redirects followed, addresses kept out of every message, all waits with an end.
 
+Headers that identify us (cookies, passwords) go to the host of the stream's own address and nowhere else, whatever a
+playlist or a redirect names.
+
 Runs on the network thread of a recorder process. Errors of urllib3 and the system become ours here.
 """
 
@@ -30,10 +33,15 @@ class Refused(TemporaryError):
 
 
 class Client:
-    """Connections of one recorder. `read_seconds` is the longest silence between two pieces of an answer."""
+    """Connections of one recorder, whose `headers` are meant for `home`, the address of the stream.
 
-    def __init__(self, headers: Mapping[str, str], connect_seconds: float, read_seconds: float) -> None:
+    `read_seconds` is the longest silence between two pieces of an answer.
+    """
+
+    def __init__(self, home: str, headers: Mapping[str, str], connect_seconds: float, read_seconds: float) -> None:
+        self._home = home
         self._headers = {"User-Agent": "Mozilla/5.0", **headers}
+        self._public = {key: value for key, value in self._headers.items() if key.lower() not in _PRIVATE}
         self._pool = urllib3.PoolManager(
             retries=False, timeout=urllib3.Timeout(connect=connect_seconds, read=read_seconds))
 
@@ -42,11 +50,11 @@ class Client:
 
         Raises `Refused` for a status other than 200 and 206, `TemporaryError` when there is no answer.
         """
-        headers = dict(self._headers)
-        if byterange:
-            headers["Range"] = f"bytes={byterange.start}-{byterange.start + byterange.length - 1}"
         for _ in range(MOST_REDIRECTS + 1):
             try:
+                headers = dict(self._headers if _same_host(self._home, url) else self._public)
+                if byterange:
+                    headers["Range"] = f"bytes={byterange.start}-{byterange.start + byterange.length - 1}"
                 answer = self._pool.request("GET", url, headers=headers, preload_content=False, redirect=False)
             except NETWORK_ERRORS as error:
                 raise TemporaryError(explain(error)) from error
@@ -56,9 +64,7 @@ class Client:
             answer.close()
             if answer.status not in (301, 302, 303, 307, 308) or not target:
                 raise Refused(answer.status)
-            before, url = urlsplit(url), urljoin(url, target)
-            if urlsplit(url).netloc != before.netloc:
-                headers = {key: value for key, value in headers.items() if key.lower() not in _PRIVATE}
+            url = _joined(url, target)
         raise TemporaryError("too many redirects")
 
     def whole(self, url: str, *, seconds: float, limit_bytes: int, byterange: ByteRange | None = None
@@ -86,6 +92,22 @@ class Client:
         if byterange and answer.status == 200:
             body = body[byterange.start: byterange.start + byterange.length]
         return body, final
+
+
+def _same_host(home: str, url: str) -> bool:
+    """Whether `url` is at home, and not in clear text when home is not."""
+    try:
+        here, there = urlsplit(home), urlsplit(url)
+    except ValueError:
+        return False
+    return here.netloc == there.netloc and (here.scheme == there.scheme or there.scheme == "https")
+
+
+def _joined(url: str, target: str) -> str:
+    try:
+        return urljoin(url, target)
+    except ValueError as error:
+        raise TemporaryError("a redirect to something that is no address") from error
 
 
 def explain(error: BaseException) -> str:

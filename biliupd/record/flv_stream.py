@@ -42,7 +42,8 @@ class Connection:
     def __init__(self, spec: Spec) -> None:
         self.inbox: SimpleQueue[bytes | Lost] = SimpleQueue()
         self._url = spec.stream.url
-        self._client = Client(spec.stream.headers, spec.connect_timeout_seconds, spec.stall_seconds)
+        self._client = Client(
+            spec.stream.url, spec.stream.headers, spec.connect_timeout_seconds, spec.stall_seconds)
         self._stop = Flag()
 
     def start(self) -> None:

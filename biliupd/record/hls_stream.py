@@ -84,7 +84,8 @@ class Source:
         self.inbox: Queue[Item] = Queue(maxsize=8)
         self._spec = spec
         self._url = spec.stream.url
-        self._client = Client(spec.stream.headers, spec.connect_timeout_seconds, min(READ_SECONDS, spec.stall_seconds))
+        self._client = Client(
+            spec.stream.url, spec.stream.headers, spec.connect_timeout_seconds, min(READ_SECONDS, spec.stall_seconds))
         self._position = position
         self._refused = str((position or {}).get("refused", ""))
         self._next: int | None = None

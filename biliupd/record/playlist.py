@@ -120,9 +120,12 @@ def parse(text: str, base: str = "") -> MasterPlaylist | MediaPlaylist:
         raise NotAPlaylist("the answer is a web page, not a playlist" if page else "the answer is not a playlist")
     if any(line.startswith("#EXT-X-I-FRAMES-ONLY") for line in lines):
         raise NotAPlaylist("the playlist holds only keyframes (EXT-X-I-FRAMES-ONLY)")
-    if any(line.startswith("#EXT-X-STREAM-INF") for line in lines):
-        return _master(lines, base)
-    return _Reader(base).read(lines)
+    try:
+        if any(line.startswith("#EXT-X-STREAM-INF") for line in lines):
+            return _master(lines, base)
+        return _Reader(base).read(lines)
+    except ValueError as error:  # what urljoin says of http://[ and the like
+        raise NotAPlaylist("the playlist names an address that is none") from error
 
 
 def attributes(text: str) -> dict[str, str]:

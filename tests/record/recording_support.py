@@ -43,6 +43,7 @@ class MediaServer:
     def __init__(self) -> None:
         self.answers: dict[str, Answer] = {}
         self.requests: list[str] = []
+        self.headers: list[dict[str, str]] = []  # of the same requests
         self.released = threading.Event()  # set: those who keep silent go on
         outer = self
 
@@ -50,6 +51,7 @@ class MediaServer:
             def do_GET(self) -> None:
                 path = self.path.partition("?")[0]
                 outer.requests.append(path)
+                outer.headers.append(dict(self.headers))
                 answer = outer.answers.get(path)
                 if answer is None:
                     self.send_error(404)
@@ -118,10 +120,11 @@ class Recording:
         self.directory = directory
         self._room = room
         self.processes: list[subprocess.Popen[str]] = []
+        self.headers: dict[str, str] = {}  # sent with requests for media
 
     def start(self, url: str, protocol: str = "flv", preexec: Callable[[], None] | None = None,
               **settings: object) -> "subprocess.Popen[str]":
-        spec = Spec(str(self.directory), Stream(url, protocol), **{  # type: ignore[arg-type]
+        spec = Spec(str(self.directory), Stream(url, protocol, self.headers), **{  # type: ignore[arg-type]
             "reconnect_seconds": 1.5, "stall_seconds": 3.0, **settings})
         path = self._room / "spec.json"
         specs.write(path, spec)

@@ -294,3 +294,37 @@ def test_the_position_survives_in_broadcast_json(recording: Recording, server: M
     assert found is not None
     assert found.position is not None
     assert (found.position["sequence"], found.position["path"]) == (11, channel.path(11))
+
+
+def test_what_identifies_us_goes_to_the_host_of_the_stream_only(media, server, recording):
+    """A playlist may name any host for its segments; cookies and passwords are none of their business."""
+    other = MediaServer()
+    try:
+        channel = Channel(other, media / "fmp4")
+        server.answers["/master.m3u8"] = server.body(
+            b"#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\n/moved.m3u8\n", "audio/mpegurl")
+
+        def moved(handler: BaseHTTPRequestHandler) -> None:
+            handler.send_response(302)
+            handler.send_header("Location", channel.url)
+            handler.end_headers()
+
+        server.answers["/moved.m3u8"] = moved
+        recording.headers = {"Cookie": "a=secret", "Authorization": "secret", "Referer": "r"}
+        assert recording.run(f"{server.url}/master.m3u8", "hls") == Exit.OVER
+    finally:
+        other.close()
+    assert len(folder_bodies(recording)) == len(channel.bodies)
+    assert len(server.headers) == 2
+    assert all("secret" in str(sent) for sent in server.headers)
+    assert len(other.headers) > len(channel.bodies)
+    assert not any("secret" in str(sent) for sent in other.headers)
+    assert all(sent["Referer"] == "r" for sent in server.headers + other.headers)
+
+
+@pytest.mark.parametrize("line", ["http://[", "//evil\u2100.com/", "file:///etc/passwd", "http://127.0.0.1:99999/"])
+def test_an_address_that_is_none_is_no_bug_of_ours(server, recording, line):
+    text = f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{line}\n#EXT-X-ENDLIST\n"
+    server.answers["/a.m3u8"] = server.body(text.encode())
+    assert recording.run(f"{server.url}/a.m3u8", "hls") in (Exit.NEEDS_URL, Exit.OVER)
+    assert "Traceback" not in recording.log
