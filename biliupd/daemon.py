@@ -31,6 +31,7 @@ from biliupd.watch.watcher import Watcher
 
 STOP_SECONDS = 20.0  #: for all parts together; a recorder is not waited for
 CONFIG_SECONDS = 1.0  #: how often the file is looked at
+BUSY_MILLISECONDS = 3000  #: for the main thread
 
 
 class _Part(Protocol):
@@ -47,7 +48,9 @@ class Daemon:
         self._config = config
         self._signals: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._stopping = False
-        self._seen = _state_of(path)
+        self._seen = self._looked = _state_of(path)
+        self._beat = (systemd.watchdog_seconds() or 60.0) / 2
+        self._next_beat = time.monotonic() + self._beat
         log.set_up(config.log, stderr=stderr)
         try:
             config.recordings.directory.mkdir(parents=True, exist_ok=True)
@@ -89,18 +92,23 @@ class Daemon:
         logger.info("biliupd {} starts (pid {}), recordings in {}", __version__, os.getpid(),
                     self._config.recordings.directory)  # fmt: skip
         self._keep_rows()
-        for part in reversed(self._parts.values()):
-            part.start()
-        records.end_tasks_but(self._catalog.db, [task.task_id for task in self._crew.running()])
-        systemd.notify("READY=1")
-        logger.info("ready: {} streamers, {} drop folders", len(self._config.streamers), len(self._config.drop_folders))
-        code = self._wait()
+        try:
+            for part in reversed(self._parts.values()):
+                part.start()
+            records.end_tasks_but(self._catalog.db, [task.task_id for task in self._crew.running()])
+            systemd.notify("READY=1")
+            logger.info("ready: {} streamers, {} drop folders", len(self._config.streamers),
+                        len(self._config.drop_folders))  # fmt: skip
+            code = self._wait()
+        except Exception:  # noqa: BLE001 - the top of the main thread: without it the others would go on unattended
+            logger.exception("the main thread failed; ending, so that a new daemon takes over")
+            code = 1
         self._close(code)
         return code
 
     def _wait(self) -> int:
-        beat = (systemd.watchdog_seconds() or 60.0) / 2
-        next_beat = time.monotonic() + beat
+        # signals are answered here: no long waiting for a busy catalog, the next turn tries again
+        self._catalog.db.execute(f"pragma busy_timeout = {BUSY_MILLISECONDS}")
         while True:
             try:
                 number = self._signals.get(timeout=CONFIG_SECONDS)
@@ -112,18 +120,27 @@ class Daemon:
                 if number == signal.SIGINT:  # a person at the terminal: nothing is left running
                     self._crew.stop_all(STOP_SECONDS / 2)
                 return 0
-            self._poller.guard(time.time(), time.monotonic())
-            if number == signal.SIGHUP or _state_of(self._path) != self._seen:
-                self._reload()
+            try:
+                self._turn(number)
+            except TemporaryError as error:  # the catalog is busy or its disk full: the next turn tries again
+                logger.error("{}", error)
             dead = [name for name, part in self._parts.items() if not part.is_alive()]
             if dead:
                 logger.critical("{} died; ending, so that a new daemon takes over", ", ".join(dead))
                 return 1
-            if time.monotonic() >= next_beat and self._progresses():
-                systemd.notify("WATCHDOG=1")
-                next_beat = time.monotonic() + beat
-                for directory in records.open_broadcasts(self._catalog.db):
-                    self._crew.end_forgotten(Path(directory))
+
+    def _turn(self, number: int) -> None:
+        """Guard the clock, take new settings, beat. Raises TemporaryError when the catalog cannot be written."""
+        self._poller.guard(time.time(), time.monotonic())
+        before, self._looked = self._looked, _state_of(self._path)
+        # a file that is still being written may be valid already, and half as long: it has to rest for a turn
+        if number == signal.SIGHUP or (self._looked != self._seen and self._looked == before):
+            self._reload(self._looked)
+        if time.monotonic() >= self._next_beat and self._progresses():
+            systemd.notify("WATCHDOG=1")
+            self._next_beat = time.monotonic() + self._beat
+            for directory in records.open_broadcasts(self._catalog.db):
+                self._crew.end_forgotten(Path(directory))
 
     def _close(self, code: int) -> None:
         systemd.notify("STOPPING=1")
@@ -166,9 +183,17 @@ class Daemon:
 
     # settings
 
-    def _reload(self) -> None:
-        """Take the file as it is now; a broken one is refused whole."""
-        self._seen = _state_of(self._path)
+    def _reload(self, state: tuple[int, int, int] | None) -> None:
+        """Take the file as it is now; a broken one is refused whole. Raises TemporaryError: nothing is taken then."""
+        old = self._config
+        try:
+            self._take(old)
+        except TemporaryError:
+            self._config = old
+            raise
+        self._seen = state
+
+    def _take(self, old: Config) -> None:
         try:
             new = configuration.load(self._path, answers)
         except ConfigError as error:
@@ -177,7 +202,7 @@ class Daemon:
             logger.error("{} is refused whole, the old settings stay in force: {}", self._path, text)
             return
         records.notice(self._catalog.db, "config", "")
-        old, self._config = self._config, new
+        self._config = new
         if new == old:
             logger.info("{} says nothing new", self._path)
             return
@@ -200,8 +225,8 @@ class Daemon:
         self._intake.apply(roots)
         self._watcher.apply(new.watch, roots)
         self._crew.apply(new.record, new.live.offline_delay_seconds)
-        self._crew.wanted({streamer.name for streamer in new.streamers if streamer.record})
         self._poller.apply(new.live, new.streamers)
+        self._crew.wanted({streamer.name for streamer in new.streamers if streamer.record})
         self._pipeline.apply(new)
         logger.info("new settings: {} streamers, {} drop folders", len(new.streamers), len(new.drop_folders))
 

@@ -1,5 +1,6 @@
 """A whole life of the real daemon, as a process, with both stand-ins; power cuts included."""
 
+import itertools
 import os
 import shutil
 import signal
@@ -15,6 +16,7 @@ from support import wait_until
 from world import World, make_video
 
 import biliupd
+from biliupd.catalog.database import connect
 from biliupd.config import PublishConfig
 
 
@@ -220,6 +222,38 @@ def test_settings_apply_while_it_runs_and_a_broken_file_is_refused_whole(world):
     assert [row["name"] for row in world.rows("streamers", "active = 1")] == ["flv1"]
     assert world.end(signal.SIGINT) == 0  # a person at the terminal: recorders, too
     assert world.recorders() == []
+
+
+def test_a_catalog_that_others_lock_delays_new_settings_and_ends_nothing(world):
+    world.start()
+    db = connect(world.directory / "data" / "catalog.db")
+    db.execute("begin immediate")
+    world.room("flv1")
+    world.save()
+    world.wait(lambda: "the catalog cannot be written" in world.log(), 20, "it says so")
+    db.conn.rollback()
+    db.conn.close()
+    on_air(world, "flv1", seconds=0)
+    assert world.end(signal.SIGINT) == 0
+
+
+def test_a_file_that_is_still_being_written_is_not_taken(world):
+    world.room("flv1")
+    world.start()
+    on_air(world, "flv1", seconds=0)
+    (recorder,) = world.recorders()
+    whole = world.path.read_text()
+    half = whole[: whole.index("streamers:")]
+    turns = itertools.cycle([half, whole])
+    until = time.monotonic() + 6
+
+    def save() -> bool:
+        world.path.write_text(next(turns))
+        return time.monotonic() > until
+
+    world.wait(save, 10)
+    assert "0 streamers" not in world.log()
+    assert world.recorders() == [recorder]
 
 
 def test_one_daemon_per_data_directory(world):
