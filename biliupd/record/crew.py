@@ -106,7 +106,6 @@ class _Open:
     silent_since: float = 0.0
     offline: bool = False
     stopping_since: float | None = None
-    killed: bool = False
     rechecks: int = 0
     recheck_at: float = 0.0
     bytes_at_start: int = 0
@@ -298,6 +297,8 @@ class Crew:
             if process.alive(broadcast):
                 entry.process = process
                 logger.bind(streamer=broadcast.streamer).info("recorder adopted (pid {})", broadcast.pid)
+            elif broadcast.ended_at is not None:  # only its state file was still to go
+                self._over(broadcast.streamer, entry, broadcast.exit or "crashed")
             else:
                 self._ended(broadcast.streamer, entry, broadcast.exit or "crashed", now)
 
@@ -402,10 +403,9 @@ class Crew:
         self._refresh(entry)
         self._relay(streamer, process)
         if alive:
-            if entry.stopping_since is not None and not entry.killed and (
-                    now - entry.stopping_since > KILL_AFTER_SECONDS):
-                entry.killed = True
-                process.signal(entry.broadcast, signal.SIGKILL)
+            if entry.stopping_since is not None:  # said again: an adopted one may not have told its pid before
+                late = now - entry.stopping_since > KILL_AFTER_SECONDS
+                process.signal(entry.broadcast, signal.SIGKILL if late else signal.SIGTERM)
             return
         self._ended(streamer, entry, entry.broadcast.exit or _reason(process.exit_code), now)
 

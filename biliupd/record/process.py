@@ -35,19 +35,29 @@ class Process:
 
     @classmethod
     def started(cls, spec_path: Path, directory: Path, log_path: Path) -> "Process":
-        """Start `python -m biliupd.record.recorder`. Raises `TemporaryError` when the system refuses."""
+        """Start `python -m biliupd.record.recorder`. Raises `TemporaryError` when the system refuses.
+
+        It inherits the lock of its folder: however late it gets to its first line, and whatever becomes of us before,
+        nobody takes it for dead.
+        """
+        held: int | None = None
         try:
+            if (held := broadcasts.lock(directory)) is None:
+                raise TemporaryError(f"a recorder is at work in {directory} already")
             log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             try:
                 size = os.fstat(log).st_size
                 child = subprocess.Popen(
-                    [sys.executable, "-m", "biliupd.record.recorder", str(spec_path)],
+                    [sys.executable, "-m", "biliupd.record.recorder", str(spec_path), str(held)], pass_fds=[held],
                     stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
                     cwd=Path(biliupd.__file__).parents[1])
             finally:
                 os.close(log)
         except OSError as error:
             raise TemporaryError(f"cannot start a recorder: {error.strerror}") from error
+        finally:
+            if held is not None:
+                os.close(held)
         process = cls(directory, log_path, child)
         process._log_at = size
         return process
@@ -120,4 +130,7 @@ def end_recorders(data_directory: Path, deadline_seconds: float) -> int:
             if time.monotonic() > deadline:
                 raise TemporaryError(f"the recorder of {directory} does not end", hint=f"kill -9 {broadcast.pid}")
             time.sleep(0.05)
+            if broadcast.pid is None:  # it had only just begun
+                broadcast = broadcasts.read(directory) or broadcast
+                process.signal(broadcast, signal.SIGTERM)
     return len(running)

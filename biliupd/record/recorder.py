@@ -1,4 +1,4 @@
-"""A recorder process: `python -m biliupd.record.recorder SPEC.json`.
+"""A recorder process: `python -m biliupd.record.recorder SPEC.json [DESCRIPTOR]`.
 
 Records one address into one broadcast's folder until it ends, and says by its exit code why (spec.Exit). Imports no
 configuration, no database, no web and no platform code. Logs lines "LEVEL message" to stderr.
@@ -29,11 +29,13 @@ def main(argv: list[str]) -> int:
     try:
         spec = specs.read(Path(argv[1]))
         directory = Path(spec.directory)
-        if (held := broadcasts.lock(directory)) is None:
+        # what started it hands over the lock of the folder; by hand there is none to hand over
+        held = int(argv[2]) if len(argv) > 2 else broadcasts.lock(directory)
+        if held is None:
             log.error("another recorder is at work in this folder")
             return 1
         broadcast = broadcasts.read(directory)
-    except (BiliupdError, OSError, IndexError) as error:
+    except (BiliupdError, OSError, IndexError, ValueError) as error:
         log.error("cannot begin: %s", error)
         return 1
     if broadcast is None:

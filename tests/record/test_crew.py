@@ -249,6 +249,56 @@ def test_a_new_crew_adopts_the_recorder_that_runs(daemon: Daemon, endless: Media
     assert state_of(pid) == ""
 
 
+def test_a_new_crew_adopts_a_recorder_that_has_not_come_to_its_first_line(
+    daemon: Daemon, endless: MediaServer
+) -> None:
+    daemon.crew.went_live(daemon.show(endless))
+    daemon.turn()
+    pid = daemon.started[0].pid
+    os.kill(pid, signal.SIGSTOP)
+    daemon.crew.close(5)
+    assert broadcasts.read(daemon.folder).pid is None  # type: ignore[union-attr]
+    daemon.crew = daemon.new_crew()
+    daemon.turn()
+    daemon.crew.went_live(daemon.show(endless))
+    daemon.turn()
+    os.kill(pid, signal.SIGCONT)
+    daemon.until(daemon.media_flows)
+    assert len(daemon.started) == 1
+    assert daemon.rechecks == []
+    assert daemon.crew.running()[0].pid == pid
+
+
+def test_a_stop_reaches_an_adopted_recorder_that_has_not_told_its_pid(daemon: Daemon, endless: MediaServer) -> None:
+    daemon.crew.went_live(daemon.show(endless))
+    daemon.turn()
+    os.kill(daemon.started[0].pid, signal.SIGSTOP)
+    daemon.crew.close(5)
+    daemon.crew = daemon.new_crew()
+    daemon.crew.stop("someone")
+    daemon.turn()
+    os.kill(daemon.started[0].pid, signal.SIGCONT)
+    daemon.until(lambda: daemon.ended)
+    assert (daemon.ended[0].reason, daemon.ended[0].over) == ("stopped", True)
+
+
+def test_a_broadcast_that_ended_is_not_taken_up_again(daemon: Daemon, endless: MediaServer) -> None:
+    daemon.crew.went_live(daemon.show(endless, live_id="1"))
+    daemon.until(daemon.media_flows)
+    state, = (daemon.recordings.data_directory / "recorders").glob("*.json")
+    spec = specs.read(state)
+    daemon.crew.stop("someone")
+    daemon.until(lambda: daemon.ended)
+    specs.write(state, spec)  # as a power cut leaves it between the two steps
+    daemon.crew.close(5)
+    daemon.crew = daemon.new_crew()
+    daemon.turn()
+    assert daemon.state_files == []
+    daemon.crew.went_live(daemon.show(endless, live_id="1"))
+    daemon.until(lambda: len(daemon.started) == 2)
+    assert daemon.started[1].broadcast_id != daemon.started[0].broadcast_id
+
+
 def test_a_new_crew_takes_up_a_broadcast_whose_recorder_died_meanwhile(daemon: Daemon, endless: MediaServer) -> None:
     daemon.crew.went_live(daemon.show(endless))
     daemon.until(daemon.media_flows)
