@@ -49,11 +49,11 @@ def merge(
     """
     wanted = plan(playlist)
     mark = _mark(wanted)
-    if os.path.lexists(output):
-        return _made_before(output, mark, wanted, ffmpeg)
     stem = "." + hashlib.sha256(os.fsencode(output.name)).hexdigest()[:20]  # the name itself may be too long already
     temp = output.with_name(f"{stem}.part")
     _remove_leftovers(output.parent, stem)
+    if os.path.lexists(output):
+        return _made_before(output, mark, wanted, ffmpeg)
     try:
         _check_space(wanted, output.parent)
         if len(wanted.groups) == 1:

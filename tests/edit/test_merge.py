@@ -216,6 +216,18 @@ def test_a_merge_may_be_repeated_after_its_end(each_ffmpeg, show, tmp_path):
     assert output.stat().st_ino == inode
 
 
+def test_a_merge_that_was_killed_between_its_last_two_steps_leaves_no_second_name(
+    ffmpeg, show, tmp_path, monkeypatch
+):
+    playlist, output = show(), tmp_path / "out.mp4"
+    with monkeypatch.context() as killed:
+        killed.setattr("biliupd.edit.merge._remove_leftovers", lambda directory, stem: None)
+        first = merge(playlist, output, ffmpeg)
+    assert len(list(tmp_path.glob(".*.part"))) == 1
+    assert merge(playlist, output, ffmpeg) == first
+    assert list(tmp_path.glob(".*.part")) == []
+
+
 def test_a_foreign_file_is_never_replaced(ffmpeg, show, studio, tmp_path):
     playlist, output = show(), tmp_path / "out.mp4"
     for content in (b"mine", (studio / "clip.mp4").read_bytes()):
