@@ -8,6 +8,7 @@ import queue
 import signal
 import time
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import Protocol
@@ -95,7 +96,7 @@ class Daemon:
         try:
             for part in reversed(self._parts.values()):
                 part.start()
-            records.end_tasks_but(self._catalog.db, [task.task_id for task in self._crew.running()])
+            self._keep_tasks()
             systemd.notify("READY=1")
             logger.info("ready: {} streamers, {} drop folders", len(self._config.streamers),
                         len(self._config.drop_folders))  # fmt: skip
@@ -250,6 +251,15 @@ class Daemon:
             trouble = f"{error} {error.hint}".strip()
             logger.error("{}", trouble)
         records.notice(self._catalog.db, "ffmpeg", trouble)
+
+    def _keep_tasks(self) -> None:
+        """Runs of recorders that ended while nobody looked, and those of which the last daemon had no time to say."""
+        running = self._crew.running()
+        records.end_tasks_but(self._catalog.db, [task.task_id for task in running])
+        for task in running:
+            if not records.has_task(self._catalog.db, task.task_id):
+                self._on_started(Started(
+                    task.task_id, task.broadcast_id, task.streamer, task.pid, task.directory, datetime.now(UTC)))
 
     # what the rooms say to each other
 

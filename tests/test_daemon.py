@@ -182,6 +182,21 @@ def test_a_dead_thread_ends_the_process_so_that_a_new_daemon_takes_over(world):
     assert "pipeline died" in ended.stderr
 
 
+def test_a_recorder_whose_daemon_died_before_it_said_so_is_listed(world):
+    world.room("flv1")
+    world.start()
+    on_air(world, "flv1", seconds=0)
+    (task,) = world.rows("tasks")
+    world.kill()
+    db = connect(world.directory / "data" / "catalog.db")
+    db["tasks"].delete(task["id"])
+    db.conn.close()
+    world.start()
+    on_air(world, "flv1", seconds=0)
+    (again,) = world.rows("tasks")
+    assert (again["id"], again["broadcast_id"]) == (task["id"], task["broadcast_id"])
+
+
 def test_a_killed_recorder_is_replaced_and_its_file_is_saved(world):
     world.room("flv1")
     world.start()
