@@ -9,7 +9,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -183,6 +183,7 @@ class Pipeline:
             if isinstance(order, str):
                 videos.wait(db, video["id"], order, NEVER)
                 continue
+            order = replace(order, account=submissions.account_of(db, video, order.account))
             try:
                 member = self._accounts.member(self.config, order.account)
             except NeedsPerson as error:
@@ -298,6 +299,7 @@ class Pipeline:
         if why or isinstance(order, str):
             submissions.wait(db, row["id"], f"waits for {why}" if why else str(order), None)
             return False
+        order = replace(order, account=row["account"])  # who uploaded it; the settings may name another by now
         last = submissions.last_submit(db, order.account)
         if last and (gap := self._pause_after(last)) > 0:
             submissions.wait(db, row["id"], "waits for the pause between two submissions", _moment(gap))

@@ -255,3 +255,23 @@ def test_stopping_in_mid_upload_puts_the_video_back(bench, clip):
     assert not any(thread.is_alive() for thread in bench.pipeline._threads)
     assert bench.video(id)["state"] == State.READY
     assert bench.video(id)["attempts"] == 0
+
+
+def test_what_one_account_uploaded_is_not_submitted_by_another(bench, clip, tmp_path):
+    """Bilibili would refuse it; and a lost answer would be looked for in the wrong list, then sent again."""
+    id = bench.add(clip)
+    bench.pipeline.edit_turn()
+    bench.pipeline.upload_turn()
+    assert bench.video(id)["state"] == State.UPLOADED
+    other = Account(cookies=bench.bilibili.write_cookies(tmp_path / "other.json", uid=10002))
+    accounts = {**bench.config.accounts, "other": other}
+    folder = DropFolder(directory=bench.drop, account="other")
+    bench.pipeline.apply(bench.config.model_copy(update={"accounts": accounts, "drop_folders": [folder]}))
+    bench.bilibili.lose_submit_answer()
+    bench.everything(lambda: bench.video(id)["state"] == State.PUBLISHED)
+    (archive,) = bench.bilibili.archives
+    assert archive.uid == 10001
+    late = bench.add(make_video(bench.drop / "late.mp4", 1))
+    bench.everything(lambda: bench.video(late)["state"] == State.PUBLISHED)
+    assert bench.bilibili.archives[-1].uid == 10002
+    assert bench.submission()["account"] == "other"

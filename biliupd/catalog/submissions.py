@@ -15,9 +15,21 @@ Submission = Mapping[str, Any]  #: a row of `submissions`, by column
 _STANDS_ASIDE = (State.IGNORED, State.MISSING)
 
 
+def account_of(db: Database, video: Video, wanted: str) -> str:
+    """The account for a video's upload: that of the parts uploaded before it, which no other can submit."""
+    found = db.execute(
+        "select account from submissions s where (id = ? or (broadcast_id = ? and state = ?))"
+        " and exists (select 1 from videos v where v.submission_id = s.id and v.state in (?, ?))",
+        [video["submission_id"], video["broadcast_id"], Stage.COLLECTING, State.UPLOADING, State.UPLOADED],
+    ).fetchone()
+    return str(found[0]) if found else wanted
+
+
 def of_video(db: Database, video: Video, account: str) -> int:
     """The submission a video belongs to, made when it is the first one; submitted ones take no further video."""
     if video["submission_id"] is not None:
+        with write(db):
+            rows(db, "submissions").update(video["submission_id"], {"account": account})
         return int(video["submission_id"])
     broadcast = video["broadcast_id"]
     key = f"broadcast:{broadcast}" if broadcast else f"file:{video['id']}"
@@ -36,6 +48,7 @@ def of_video(db: Database, video: Video, account: str) -> int:
                 " values (?, ?, ?, ?, ?, ?) returning id",
                 [f"{key}#{same + 1}" if same else key, broadcast, account, Stage.COLLECTING, at, at],
             ).fetchone()
+        rows(db, "submissions").update(found[0], {"account": account})
         rows(db, "videos").update(video["id"], {"submission_id": found[0]})
     return int(found[0])
 
