@@ -29,7 +29,7 @@ def show(catalog: Path, console: Console) -> None:
 
 def _show(db: Database, console: Console) -> None:
     for notice in records.notices(db):
-        console.print(f"[yellow]![/] {escape(notice['text'])} [dim](since {_ago(notice['since'])})[/]")
+        console.print(f"[yellow]![/] {_plain(notice['text'])} [dim](since {_ago(notice['since'])})[/]")
     _table(
         console, "Streamers", ("name", "platform", "live", "every", "publish"),
         (
@@ -74,7 +74,7 @@ def _show(db: Database, console: Console) -> None:
         ((f"{kind}:{id}", title, why or "") for kind, id, title, why in held),
     )  # fmt: skip
     for account in db.query("select * from accounts where state != 'ok'"):
-        console.print(f"[yellow]![/] account {escape(account['name'])}: {escape(account['reason'])}")
+        console.print(f"[yellow]![/] account {_plain(account['name'])}: {_plain(account['reason'])}")
 
 
 def _recordings(db: Database) -> Iterable[tuple[str, ...]]:
@@ -116,9 +116,14 @@ def _ago(at: str) -> str:
     return f"{seconds // 3600} h ago"
 
 
+def _plain(text: str) -> str:
+    """Text of others, such as a file's name or a site's title, without commands to the terminal and to rich."""
+    return escape("".join(c if c.isprintable() else " " if c.isspace() else "" for c in text))
+
+
 def _table(console: Console, title: str, columns: tuple[str, ...], lines: Iterable[tuple[str, ...]]) -> None:
     table = Table(*columns, title=title, title_justify="left", box=None, padding=(0, 2, 0, 0), header_style="dim")
     for line in lines:
-        table.add_row(*(escape(cell) for cell in line))
+        table.add_row(*(_plain(cell) for cell in line))
     if table.row_count:
         console.print(table)

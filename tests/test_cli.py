@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 from support import wait_until
 
+from biliupd.catalog import records
 from biliupd.catalog.database import Catalog
 from biliupd.cli import main
 from biliupd.lock import DataLock, holder
@@ -101,6 +102,17 @@ def test_a_catalog_that_is_none_is_named(tmp_path):
     result = biliupd(tmp_path, "status", config="")
     assert result.exit_code == 1
     assert "catalog.db: file is not a database" in result.stderr
+
+
+def test_a_name_gives_no_commands_to_the_terminal(tmp_path):
+    catalog = Catalog(tmp_path / "data" / "catalog.db")
+    name = "1\x1b[2J2\x07\u202e3\n4\u30005 [red]6[/]"
+    records.notice(catalog.db, "a", name)
+    records.streamer_id(catalog.db, "ann", platform=name, url="")
+    records.keep_streamers(catalog.db, [{
+        "name": "ann", "url": "", "platform": name, "check_interval": 1, "auto_upload": 1}])
+    result = biliupd(tmp_path, "status", config="")
+    assert result.stdout.count("1[2J23 4 5 [red]6[/]") == 2
 
 
 def test_a_cookies_file_that_others_can_read_is_said(tmp_path):
