@@ -63,6 +63,9 @@ def set_up(config: LogConfig, *, stderr: bool = True) -> None:
     if to is not None:
 
         def to_file(message: "Message") -> None:
+            if not os.path.exists(to.baseFilename):  # moved or deleted under us: what is written there nobody reads
+                to.close()
+                os.makedirs(os.path.dirname(to.baseFilename), exist_ok=True)
             to.handle(logging.makeLogRecord({"msg": redact(message).rstrip("\n")}))
 
         logger.add(to_file, level=config.level, format=_with("{time:YYYY-MM-DDTHH:mm:ss.SSSZ} {level: <7} "),

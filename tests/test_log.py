@@ -1,4 +1,5 @@
 import logging
+import shutil
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,13 @@ def test_the_file_rotates_and_keeps_what_it_was_told_to(file):
     for n in range(200):
         logger.info("line {} {}", n, "x" * 100)
     assert sorted(path.name for path in file.parent.iterdir()) == ["biliupd.log", "biliupd.log.1", "biliupd.log.2"]
+
+
+def test_a_log_directory_that_was_removed_comes_back(file):
+    logger.info("before")
+    shutil.rmtree(file.parent)
+    logger.info("after")
+    assert "after" in file.read_text()
 
 
 def test_names_with_braces_and_line_breaks_do_not_break_a_line(file):
