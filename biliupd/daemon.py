@@ -121,6 +121,10 @@ class Daemon:
                 if number == signal.SIGINT:  # a person at the terminal: nothing is left running
                     self._crew.stop_all(STOP_SECONDS / 2)
                 return 0
+            if not self._catalog.is_there():
+                logger.critical("{} was deleted or replaced; ending, so that a new daemon makes it again",
+                                self._catalog.path)  # fmt: skip
+                return 1
             try:
                 self._turn(number)
             except TemporaryError as error:  # the catalog is busy or its disk full: the next turn tries again

@@ -398,6 +398,23 @@ def test_deleting_the_catalog_rebuilds_the_library_and_publishes_nothing_twice(w
     assert len(world.bilibili.archives) == 3
 
 
+def test_a_catalog_deleted_under_a_running_daemon_ends_it_and_the_next_one_goes_on(world):
+    world.room("flv1")
+    world.start()
+    on_air(world, "flv1", seconds=1)
+    (recorder,) = world.recorders()
+    for file in (world.directory / "data").glob("catalog.db*"):
+        file.unlink()
+    assert world.daemon.wait(25) == 1
+    assert "was deleted or replaced" in world.log()
+    world.start()
+    on_air(world, "flv1", seconds=1)
+    assert world.recorders() == [recorder]
+    world.site.go_offline("flv1")
+    world.wait(lambda: published(world, 1), 60, "it is published")
+    world.check_published(submissions=1, videos=1)
+
+
 def test_a_broadcast_whose_state_was_lost_is_saved_and_published(world):
     """The data directory is deleted while a recording dies: nothing knows of it but its folder."""
     world.room("flv1")

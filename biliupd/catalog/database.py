@@ -37,6 +37,11 @@ class Catalog:
             raise PermanentError(
                 f"{path}: {error}", hint="restore the file from a backup, or move it away: the library is rebuilt"
             ) from error
+        self._file = _identity(path)
+
+    def is_there(self) -> bool:
+        """False once the file was deleted or replaced: what is written now is lost when the process ends."""
+        return _identity(self.path) == self._file
 
     @property
     def made_at(self) -> datetime:
@@ -51,6 +56,14 @@ class Catalog:
         if found is None:
             found = self._local.db = connect(self.path)
         return found
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def connect(path: Path, *, read_only: bool = False) -> Database:
