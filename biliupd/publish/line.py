@@ -16,7 +16,7 @@ from loguru import logger
 from biliupd.config import PublishConfig
 from biliupd.errors import BiliupdError, NeedsPerson, TemporaryError
 from biliupd.publish.member import Member, parsed
-from biliupd.publish.wire import Wire
+from biliupd.publish.wire import Wire, is_host
 
 DEADLINE_SECONDS = 8.0
 FALLBACK = "bldsa"
@@ -125,11 +125,11 @@ def _read_list(answer: Any) -> tuple[list[tuple[Line, str]], int, bool]:
         if not isinstance(entry, dict) or entry.get("os", "upos") != "upos":
             continue
         query, url = entry.get("query"), entry.get("probe_url")
-        if isinstance(query, str) and isinstance(url, str) and url.startswith("//") and urlsplit(url).hostname:
+        if isinstance(query, str) and isinstance(url, str) and is_host(url):
             name = parse_qs(query).get("upcdn", [urlsplit(url).hostname or ""])[0]
             entries.append((Line(name, query), url))
     inner = answer.get("probe") if isinstance(answer, dict) else None
     how: dict[str, Any] = inner if isinstance(inner, dict) else {}
     megabytes = how.get("post")
-    size = int(megabytes * 2**20) if isinstance(megabytes, int | float) and megabytes > 0 else 104857
+    size = int(megabytes * 2**20) if isinstance(megabytes, int | float) and 0 < megabytes < 2**20 else 104857
     return entries, min(size, MOST_PROBE_BYTES), how.get("get") is not None

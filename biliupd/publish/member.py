@@ -201,8 +201,15 @@ def code_of(answer: Any) -> int | None:
     return code if isinstance(code, int) and not isinstance(code, bool) else None
 
 
+class _Unled(requests.Session):
+    """Told not to follow a redirect, requests still reads its body to the end; told that there is none, it does not."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        return None
+
+
 def _session() -> requests.Session:
-    session = requests.Session()
+    session = _Unled()
     session.verify = trusted_certificates()
     session.auth = _no_netrc
     return session

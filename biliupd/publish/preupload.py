@@ -6,15 +6,17 @@ Runs in an upload's thread.
 import re
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 from biliupd.errors import TemporaryError
 from biliupd.publish.line import Line
 from biliupd.publish.member import Member, code_of, parsed
 from biliupd.publish.source import Source
+from biliupd.publish.wire import is_host
 
 PROFILE = "ugcupos/bup"
 LARGEST_CHUNK_BYTES = 1 << 30
+MOST_PARTS = 100_000  # far more than UPOS takes
 
 
 @dataclass(frozen=True)
@@ -40,19 +42,19 @@ def preupload(member: Member, line: Line, source: Source) -> Ticket:
     response = member.send("GET", address, what=what)
     answer = parsed(response)
     if response.status_code < 400 and isinstance(answer, dict) and answer.get("OK") == 1:
-        return _ticket(answer, what)
+        return _ticket(answer, what, source.size_bytes)
     if response.status_code < 400 and code_of(answer) in (None, 0):
         member.whoami()  # dead cookies are answered without a code, too; this one says so
     raise member.refusal(response, answer, what)
 
 
-def _ticket(answer: dict[str, Any], what: str) -> Ticket:
+def _ticket(answer: dict[str, Any], what: str, size_bytes: int) -> Ticket:
     endpoint, uri, auth = (str(answer.get(name) or "") for name in ("endpoint", "upos_uri", "auth"))
     matched = re.fullmatch(r"upos://(?P<path>[\w-]+/(?P<filename>[\w-]+)(?:\.\w+)*)", uri)
     size, cid, delay = answer.get("chunk_size"), answer.get("biz_id"), answer.get("chunk_retry_delay", 3)
     usable = (
-        matched and endpoint.startswith("//") and urlsplit(endpoint).hostname and auth.isascii() and auth.isprintable()
-        and isinstance(size, int) and 0 < size <= LARGEST_CHUNK_BYTES and isinstance(cid, int)
+        matched and is_host(endpoint) and auth.isascii() and auth.isprintable() and type(size) is int
+        and 0 < size <= LARGEST_CHUNK_BYTES and size_bytes <= size * MOST_PARTS and type(cid) is int
     )
     if not usable or not matched or not isinstance(size, int) or not isinstance(cid, int):
         raise TemporaryError(f"{what}: an answer that cannot be used")

@@ -166,6 +166,15 @@ class Wire:
         return f"http://{self._url.netloc}{target}" if plain_proxy else target
 
 
+def is_host(text: str) -> bool:
+    """Whether //host[:port]… of a server's answer can be connected to at all."""
+    try:
+        parts = urlsplit(text)
+        return text.startswith("//") and bool((parts.hostname or "").encode("idna")) and parts.port != 0
+    except ValueError:
+        return False
+
+
 def _proxy(url: str) -> SplitResult | None:
     found = requests.utils.select_proxy(url, requests.utils.get_environ_proxies(url, no_proxy=None))
     if not found:

@@ -1,12 +1,16 @@
 """What Bilibili's answers mean, and that no error tells a secret."""
 
 import socket
+import threading
 import traceback
 
 import pytest
 
 from biliupd.errors import NeedsPerson, PermanentError, TemporaryError
+from biliupd.publish.line import Line, probe
 from biliupd.publish.member import Unsent, sign
+from biliupd.publish.preupload import preupload
+from biliupd.publish.source import Source
 
 
 def test_the_signature_of_the_published_example():
@@ -125,3 +129,49 @@ def test_a_password_in_netrc_is_not_sent(bilibili, member, tmp_path, monkeypatch
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     member.whoami()
     assert not any("authorization" in request.headers for request in bilibili.requests)
+
+
+def test_an_answer_without_an_end_is_hung_up_on_even_when_it_is_a_redirect(member_with):
+    """requests reads the body of a redirect to its end, in memory, though it is told not to follow."""
+    sent = 0
+
+    def serve() -> None:
+        nonlocal sent
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\n\r\n")
+            try:
+                while sent < 200 << 20:
+                    sent += connection.send(bytes(1 << 20))
+            except OSError:
+                return
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with pytest.raises(TemporaryError, match="login check"):
+            member_with(api_url=f"http://127.0.0.1:{listener.getsockname()[1]}").whoami()
+        thread.join()
+    assert sent < 100 << 20
+
+
+@pytest.mark.parametrize("odd", [
+    {"endpoint": "//[::1"}, {"endpoint": "//h:99999"}, {"endpoint": "//h:x"}, {"endpoint": "//" + "a" * 300},
+    {"endpoint": "http://h"}, {"chunk_size": True}, {"chunk_size": 0}, {"chunk_size": 1}, {"biz_id": True},
+    {"upos_uri": "upos://b/../f.mp4"}, {"auth": "a\r\nX: y"},
+])  # fmt: skip
+def test_a_ticket_that_leads_nowhere_is_a_temporary_error(bilibili, member, clip, odd):
+    ticket = {"OK": 1, "endpoint": "//127.0.0.1:1", "upos_uri": "upos://b/f.mp4", "auth": "a", "chunk_size": 9999,
+              "biz_id": 1, **odd}  # fmt: skip
+    bilibili.fail("preupload", 200, ticket)
+    with Source(clip) as source, pytest.raises(TemporaryError, match="cannot be used"):
+        preupload(member, Line("x", "upcdn=x"), source)
+
+
+@pytest.mark.parametrize("url", ["//[::1", "//h:99999/", "//h:x", "//" + "a" * 300])
+def test_a_line_that_is_no_address_is_left_out(bilibili, member, url):
+    answer = {"OK": 1, "lines": [{"os": "upos", "query": "upcdn=x", "probe_url": url}], "probe": {"post": 1e308}}
+    bilibili.fail("probe_list", 200, answer)
+    with pytest.raises(TemporaryError):
+        probe(member, 1.0)
