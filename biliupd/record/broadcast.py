@@ -7,7 +7,10 @@ named in it still lives. Light, because a recorder process imports it.
 import fcntl
 import json
 import os
+import re
+import stat
 from dataclasses import asdict, dataclass, field, fields
+from datetime import datetime
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -16,6 +19,8 @@ from biliupd.errors import PermanentError
 from biliupd.record.disk import replace_file
 
 NAME = "broadcast.json"
+LARGEST_BYTES = 64 << 20
+LARGEST_PID = 1 << 22  # the kernel's own limit
 
 
 @dataclass
@@ -60,6 +65,7 @@ class Broadcast:
     """Keys of the file that this version does not know; they are written back."""
 
 
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 _HINTS = get_type_hints(Broadcast)
 _FIGURES = {item.name for item in fields(Figures)}
 
@@ -71,7 +77,10 @@ def read(directory: Path) -> Broadcast | None:
     """
     path = directory / NAME
     try:
-        content = json.loads(path.read_bytes())
+        raw = _content(path)
+        content = json.loads(raw)
+        if _HALF.search(raw):  # \\ud800 and the like are JSON, and no text that can be stored or shown
+            json.dumps(content, ensure_ascii=False).encode()
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, RecursionError) as error:
@@ -82,6 +91,11 @@ def read(directory: Path) -> Broadcast | None:
     for key, value in content.items():
         if key != "figures" and not _fits(value, _HINTS[key]):
             raise PermanentError(f"{path}: {key} is of the wrong kind")
+    for key in ("started_at", "ended_at", "last_media_at"):
+        if content.get(key) and not _is_moment(content[key]):
+            raise PermanentError(f"{path}: {key} is no moment with its offset")
+    if not 0 < (content.get("pid") or 1) <= LARGEST_PID:
+        raise PermanentError(f"{path}: pid is none")
     if not all(isinstance(item, dict) for key in ("gaps", "files") for item in content.get(key, ())):
         raise PermanentError(f"{path}: gaps and files hold objects only")
     figures = content.pop("figures", {})
@@ -89,6 +103,25 @@ def read(directory: Path) -> Broadcast | None:
         raise PermanentError(f"{path}: figures are numbers")
     known = {key: value for key, value in figures.items() if key in _FIGURES}
     return Broadcast(**content, figures=Figures(**known), unknown=unknown)
+
+
+def _content(path: Path) -> bytes:
+    """A regular file's bytes: it lies where others may write, and a pipe of that name would be waited for."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(handle, "rb") as file:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OSError("no regular file")
+        content = file.read(LARGEST_BYTES + 1)
+    if len(content) > LARGEST_BYTES:
+        raise OSError("too large")
+    return content
+
+
+def _is_moment(text: str) -> bool:
+    try:
+        return datetime.fromisoformat(text).utcoffset() is not None
+    except ValueError:
+        return False
 
 
 def _fits(value: object, hint: Any) -> bool:

@@ -4,6 +4,7 @@ A spec is a JSON file of mode 0600, because headers may hold cookies. Written by
 """
 
 import json
+import os
 from dataclasses import asdict, dataclass, field
 from enum import IntEnum
 from pathlib import Path
@@ -61,8 +62,12 @@ def read(path: Path) -> Spec:
     """Read a spec; raises `PermanentError` when it cannot be used."""
     try:
         content = json.loads(path.read_bytes())
-        return Spec(**{**content, "stream": Stream(**content["stream"])})
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        spec = Spec(**{**content, "stream": Stream(**content["stream"])})
+        for text in (spec.directory, spec.heartbeat):
+            if b"\0" in os.fsencode(text):
+                raise ValueError("no path")
+        return spec
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise PermanentError(f"{path}: {type(error).__name__}: not a readable spec") from error
 
 
