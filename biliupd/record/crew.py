@@ -115,25 +115,29 @@ class _Open:
 class Crew:
     """Keeps one recorder per streamer that is live.
 
-    `on_started`, `on_stopped` and `recheck` (look at this streamer soon) are called on the crew thread; what they raise
+    `on_started`, `on_stopped`, `recheck` (look at this streamer soon) and `on_space` (a streamer and why the disk keeps
+    it from being recorded, empty when it no longer does) are called on the crew thread; what they raise
     is logged. `offline_delay_seconds`: live again within this time after the last media is the same broadcast.
     """
 
     def __init__(self, record: RecordConfig, recordings: RecordingsConfig, offline_delay_seconds: float, *,
                  on_started: Callable[[Started], None], on_stopped: Callable[[Ended], None],
-                 recheck: Callable[[str], None]) -> None:
+                 recheck: Callable[[str], None],
+                 on_space: Callable[[tuple[str, str]], None] = lambda told: None) -> None:
         self._record = record
         self._recordings = recordings
         self._state_directory = recordings.data_directory / "recorders"
         self._heartbeat = self._state_directory / "heartbeat"
         self._offline_delay = offline_delay_seconds
         self._on_started, self._on_stopped, self._recheck = on_started, on_stopped, recheck
+        self._on_space = on_space
         self._open: dict[str, _Open] = {}
         self._asked: SimpleQueue[Callable[[float], None]] = SimpleQueue()
         self._calls: list[Callable[[], None]] = []
         self._lock = threading.RLock()
         self._adopted = False
         self._full: set[str] = set()
+        self._ending = False
         self._stop_event = threading.Event()
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
@@ -195,6 +199,7 @@ class Crew:
     def went_offline(self, streamer: str) -> None:
         """The site says so explicitly; "unknown" is never passed on."""
         def mark(now: float) -> None:
+            self._space_is_no_matter(streamer)
             if streamer in self._open:
                 self._open[streamer].offline = True
         self._ask(mark)
@@ -209,7 +214,8 @@ class Crew:
         self._ask(lambda now: self._stop(streamer, now))
 
     def stop_all(self, deadline_seconds: float) -> None:
-        """End all recorders and wait for them, at most so long; what still runs then runs on."""
+        """End all recorders, start none any more and wait, at most so long; what still runs then runs on."""
+        self._ending = True  # the sites are looked at until the poller is closed
         deadline = time.monotonic() + deadline_seconds
         self.wanted(set())
         self.turn(time.monotonic())
@@ -238,6 +244,8 @@ class Crew:
         def stop_others(now: float) -> None:
             for streamer in set(self._open) - streamers:
                 self._stop(streamer, now)
+            for streamer in self._full - streamers:
+                self._space_is_no_matter(streamer)
         self._ask(stop_others)
 
     def apply(self, record: RecordConfig, offline_delay_seconds: float) -> None:
@@ -307,7 +315,7 @@ class Crew:
 
     def _begin(self, show: Show, now: float) -> None:
         entry = self._open.get(show.streamer)
-        if entry and (entry.process or entry.stopping_since is not None):
+        if self._ending or (entry and (entry.process or entry.stopping_since is not None)):
             return
         cause = "restart"
         if entry and self._is_another(entry, show, now):
@@ -337,13 +345,20 @@ class Crew:
         self._recordings.directory.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(self._recordings.directory).free
         if free >= least:
-            self._full.discard(streamer)
+            self._space_is_no_matter(streamer)
             return True
         if streamer not in self._full:
             self._full.add(streamer)
             logger.bind(streamer=streamer).error(
                 "not recording: {} MiB free, {} needed", free >> 20, least >> 20)
+        text = f"{streamer} is not recorded: less than {least >> 20} MiB are free in {self._recordings.directory}"
+        self._tell(self._on_space, (streamer, text))
         return False
+
+    def _space_is_no_matter(self, streamer: str) -> None:
+        if streamer in self._full:
+            self._full.discard(streamer)
+            self._tell(self._on_space, (streamer, ""))
 
     def _new_broadcast(self, show: Show) -> _Open:
         started = datetime.now(UTC)
@@ -432,7 +447,10 @@ class Crew:
         entry.broadcast = broadcast = _read(entry)
         if broadcast.exit != reason:
             broadcast.exit = reason
-            broadcasts.write(entry.directory, broadcast)
+            try:
+                broadcasts.write(entry.directory, broadcast)
+            except OSError as error:  # a full disk, mostly: it is known here, and everybody has to hear of it
+                logger.bind(streamer=streamer).error("cannot write broadcast.json: {}", error.strerror)
         logger.bind(streamer=streamer).info("recorder ended: {}", reason)
         if entry.stopping_since is not None:
             self._over(streamer, entry, reason)

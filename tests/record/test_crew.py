@@ -30,12 +30,13 @@ class Daemon:
         self.started: list[Started] = []
         self.ended: list[Ended] = []
         self.rechecks: list[str] = []
+        self.space: list[tuple[str, str]] = []
         self.now = 1000.0
         self.crew = self.new_crew()
 
     def new_crew(self) -> Crew:
         return Crew(self.record, self.recordings, DELAY, on_started=self.started.append,
-                    on_stopped=self.ended.append, recheck=self.rechecks.append)
+                    on_stopped=self.ended.append, recheck=self.rechecks.append, on_space=self.space.append)
 
     def turn(self, seconds: float = 0.0) -> None:
         self.now += seconds
@@ -229,6 +230,43 @@ def test_a_killed_recorder_is_salvaged_and_asked_for_at_once(daemon: Daemon, end
     daemon.until(lambda: (daemon.folder / "P002.flv.part").exists())
 
 
+def test_a_recorder_whose_end_cannot_be_written_down_has_ended_all_the_same(
+    daemon: Daemon, endless: MediaServer
+) -> None:
+    daemon.crew.went_live(daemon.show(endless))
+    daemon.until(daemon.media_flows)
+    os.kill(daemon.started[0].pid, signal.SIGKILL)
+    wait_until(lambda: state_of(daemon.started[0].pid) in ("", "Z"))
+    obstacle = daemon.folder / "broadcast.json.part"
+    obstacle.unlink(missing_ok=True)
+    obstacle.mkdir()
+    daemon.until(lambda: daemon.ended)
+    assert [ended.reason for ended in daemon.ended] == ["crashed"]
+    assert not daemon.crew.recording("someone")
+    obstacle.rmdir()
+
+
+def test_a_full_disk_is_told_until_there_is_room_or_nothing_to_record(
+    daemon: Daemon, endless: MediaServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as full:
+        full.setattr("biliupd.record.crew.LEAST_FREE_BYTES", 1 << 60)
+        daemon.crew.went_live(daemon.show(endless))
+        daemon.turn()
+        assert daemon.started == []
+        assert "someone is not recorded: less than" in daemon.space[-1][1]
+        daemon.crew.went_offline("someone")
+        daemon.turn()
+        assert daemon.space[-1] == ("someone", "")
+        daemon.crew.went_live(daemon.show(endless))
+        daemon.turn()
+        assert daemon.space[-1][1]
+    daemon.crew.went_live(daemon.show(endless))
+    daemon.turn()
+    assert daemon.space[-1] == ("someone", "")
+    assert len(daemon.started) == 1
+
+
 def test_a_new_crew_adopts_the_recorder_that_runs(daemon: Daemon, endless: MediaServer) -> None:
     daemon.crew.went_live(daemon.show(endless))
     daemon.until(daemon.media_flows)
@@ -349,6 +387,16 @@ def test_streamers_that_are_no_longer_wanted_are_stopped(daemon: Daemon, endless
     daemon.until(lambda: daemon.ended)
     assert [(ended.streamer, ended.over) for ended in daemon.ended] == [("someone", True)]
     assert daemon.crew.recording("other")
+
+
+def test_a_streamer_seen_live_while_everything_ends_is_not_recorded(daemon: Daemon, endless: MediaServer) -> None:
+    daemon.crew.went_live(daemon.show(endless))
+    daemon.until(daemon.media_flows)
+    daemon.crew.stop_all(10)
+    daemon.crew.went_live(daemon.show(endless))
+    daemon.turn()
+    assert len(daemon.started) == 1
+    assert daemon.crew.running() == []
 
 
 def test_new_settings_go_to_the_next_recorder(daemon: Daemon, server: MediaServer) -> None:
