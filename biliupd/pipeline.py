@@ -31,7 +31,7 @@ from biliupd.publish import upos
 from biliupd.publish.member import Member
 from biliupd.publish.submission import Metadata, Part
 
-IDLE_SECONDS = 0.5
+IDLE_SECONDS = 1.0
 COLLECT_SECONDS = 2.0  #: collecting submissions are looked at this often though nothing was written
 LONGEST_WAIT_SECONDS = 3600.0
 NEVER = "9999"  #: sorts behind every moment: due again only when the settings change
