@@ -49,6 +49,7 @@ class Daemon:
         self._config = config
         self._signals: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._stopping = False
+        self._statuses: dict[str, tuple[State, str]] = {}  # what the catalog says of each streamer
         self._seen = self._looked = _state_of(path)
         self._beat = (systemd.watchdog_seconds() or 60.0) / 2
         self._next_beat = time.monotonic() + self._beat
@@ -66,6 +67,7 @@ class Daemon:
         self._crew = Crew(
             config.record, config.recordings, config.live.offline_delay_seconds,
             on_started=self._on_started, on_stopped=self._on_stopped, recheck=self._recheck,
+            on_space=self._on_space,
         )  # fmt: skip
         self._poller = Poller(
             config.live, config.streamers,
@@ -258,6 +260,7 @@ class Daemon:
 
     def _keep_tasks(self) -> None:
         """Runs of recorders that ended while nobody looked, and those of which the last daemon had no time to say."""
+        records.take_back(self._catalog.db, "space:")  # told anew where it still holds
         running = self._crew.running()
         records.end_tasks_but(self._catalog.db, [task.task_id for task in running])
         for task in running:
@@ -280,10 +283,17 @@ class Daemon:
             )  # fmt: skip
         elif status.state is State.OFFLINE:
             self._crew.went_offline(streamer.name)
-        records.live_status(self._catalog.db, streamer.name, status.state, status.reason)
+        seen = (status.state, status.reason)
+        if self._statuses.get(streamer.name) != seen:  # a look has a thread, and so a connection, of its own: costly
+            records.live_status(self._catalog.db, streamer.name, *seen)
+            self._statuses[streamer.name] = seen
 
     def _recheck(self, streamer: str) -> None:
         self._poller.check_now(streamer)
+
+    def _on_space(self, told: tuple[str, str]) -> None:
+        streamer, text = told
+        records.notice(self._catalog.db, f"space:{streamer}", text)
 
     def _on_started(self, task: Started) -> None:
         db = self._catalog.db

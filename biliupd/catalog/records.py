@@ -154,6 +154,12 @@ def notice(db: Database, key: str, text: str) -> None:
             rows(db, "notices").insert({"key": key, "text": text, "since": now()}, replace=True)
 
 
+def take_back(db: Database, start: str) -> None:
+    """Take back every notice whose key begins so."""
+    with write(db):
+        db.execute("delete from notices where substr(key, 1, ?) = ?", [len(start), start])
+
+
 def notices(db: Database) -> list[dict[str, Any]]:
     """What the operator should know, oldest first."""
     return list(db.query("select * from notices order by since"))
