@@ -9,7 +9,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -17,46 +17,24 @@ from pathlib import Path
 from loguru import logger
 
 from biliupd.accounts import ACCOUNT_SECONDS, Accounts
-from biliupd.catalog import records, submissions, videos
+from biliupd.catalog import submissions, videos
 from biliupd.catalog.database import Catalog, stamp
 from biliupd.catalog.states import Stage, State, move
 from biliupd.catalog.submissions import Submission
 from biliupd.catalog.videos import Video
-from biliupd.config import Config, DropFolder, Streamer, Template, fill
+from biliupd.config import Config
 from biliupd.edit import cover, media, merge
 from biliupd.edit.ffmpeg import Ffmpeg
 from biliupd.errors import BiliupdError, NeedsPerson, PermanentError, Stopped, TemporaryError, UnknownOutcome
+from biliupd.orders import Order, order_for, show_of, submission_of
 from biliupd.publish import submission as bilibili
 from biliupd.publish import upos
 from biliupd.publish.member import Member
-from biliupd.publish.submission import Metadata, Part
 
 IDLE_SECONDS = 1.0
 COLLECT_SECONDS = 2.0  #: collecting submissions are looked at this often though nothing was written
 LONGEST_WAIT_SECONDS = 3600.0
 NEVER = "9999"  #: sorts behind every moment: due again only when the settings change
-
-
-@dataclass(frozen=True)
-class _Order:
-    """What the configuration wants done with a video."""
-
-    template: Template
-    account: str
-    streamer: str
-
-
-@dataclass(frozen=True)
-class _Show:
-    """What the placeholders of a template speak of."""
-
-    title: str
-    began: datetime
-
-    def fill(self, text: str, streamer: str, part: int = 1, file: str = "") -> str:
-        """The text with its placeholders filled in; an empty one leaves no double space."""
-        done = fill(text, streamer=streamer, title=self.title, started_at=self.began, part=part, file=file)
-        return "\n".join(" ".join(line.split()) for line in done.splitlines()).strip()
 
 
 class Pipeline:
@@ -179,7 +157,7 @@ class Pipeline:
         """One ready video to Bilibili; False when there was nothing to do."""
         db = self._catalog.db
         for video in videos.due(db, State.READY):
-            order = self._order(video)
+            order = order_for(self.config, db, video)
             if isinstance(order, str):
                 videos.wait(db, video["id"], order, NEVER)
                 continue
@@ -195,7 +173,7 @@ class Pipeline:
                 return True
         return False
 
-    def _upload(self, video: Video, member: Member, order: _Order) -> None:
+    def _upload(self, video: Video, member: Member, order: Order) -> None:
         path, log = Path(video["file_path"]), logger.bind(video=video["id"])
         self._refuse_what_is_published(video, member, order)
         last = 0.0
@@ -224,9 +202,9 @@ class Pipeline:
         )  # fmt: skip
         log.info("uploaded {} in {:.1f} s", path.name, done.seconds)
 
-    def _refuse_what_is_published(self, video: Video, member: Member, order: _Order) -> None:
+    def _refuse_what_is_published(self, video: Video, member: Member, order: Order) -> None:
         """A library whose catalog was lost must not be published a second time: ask Bilibili for the title."""
-        show = self._show(video)
+        show = show_of(self._catalog.db, video)
         since = show.began if video["broadcast_id"] else _changed_at(Path(video["file_path"]))
         if video["again"] or since >= self._catalog.made_at:
             return
@@ -237,35 +215,6 @@ class Pipeline:
                 f"older than this catalog, and Bilibili has {found.bvid} of the same title: probably this one;"
                 f" biliupd retry video:{video['id']} publishes it all the same"
             )
-
-    def _show(self, video: Video) -> _Show:
-        broadcast = records.get_broadcast(self._catalog.db, video["broadcast_id"]) if video["broadcast_id"] else None
-        if broadcast:
-            return _Show(broadcast["title"], datetime.fromisoformat(broadcast["started_at"]))
-        return _Show(video["title"], datetime.fromtimestamp(video["mtime_ns"] / 1e9, UTC))
-
-    def _order(self, video: Video) -> _Order | str:
-        """What to do with a ready video, or what it waits for."""
-        user = self._user(video)
-        if user is None:
-            return "not published: it belongs to no streamer and no drop folder of the configuration"
-        if isinstance(user, Streamer) and not user.auto_upload:
-            return f"not published: auto_upload is off for {user.name}"
-        if isinstance(user, DropFolder) and not user.upload:
-            return "not published: upload is off for this drop folder"
-        if not self.config.accounts:
-            return "waits for an account: there is none in the configuration (accounts:)"
-        account = user.account or next(iter(self.config.accounts))
-        streamer = user.name if isinstance(user, Streamer) else ""
-        return _Order(self.config.template(user.template), account, streamer)
-
-    def _user(self, video: Video) -> Streamer | DropFolder | None:
-        if video["broadcast_id"]:
-            broadcast = records.get_broadcast(self._catalog.db, video["broadcast_id"])
-            name = broadcast["streamer"] if broadcast else None
-            return next((streamer for streamer in self.config.streamers if streamer.name == name), None)
-        root = video["root"]
-        return next((f for f in self.config.drop_folders if os.path.abspath(f.directory) == root), None)
 
     # submitting
 
@@ -295,7 +244,7 @@ class Pipeline:
         db, log = self._catalog.db, logger.bind(submission=row["id"])
         parts = submissions.parts(db, row["id"])
         why = submissions.obstacle(db, row)
-        order = self._order(parts[0]) if parts else why
+        order = order_for(self.config, db, parts[0]) if parts else why
         if why or isinstance(order, str):
             submissions.wait(db, row["id"], f"waits for {why}" if why else str(order), None)
             return False
@@ -305,7 +254,9 @@ class Pipeline:
             submissions.wait(db, row["id"], "waits for the pause between two submissions", _moment(gap))
             return False
         member = self._accounts.member(self.config, order.account)
-        metadata, sent = self._metadata(order, parts, member)
+        with self._accounts.watching(order.account):
+            cover_url = self._cover(order, parts[0], member)
+        metadata, sent = submission_of(order, show_of(db, parts[0]), parts, cover_url)
         filenames = [part["filename"] for part in parts]
         if not submissions.begin(db, row, metadata.title, filenames, self._owner):
             return False
@@ -334,12 +285,24 @@ class Pipeline:
         log.info("submitted {} as {} with {} parts", metadata.title, done.bvid, len(parts))
         return True
 
+    def _cover(self, order: Order, video: Video, member: Member) -> str:
+        """Its address at Bilibili; empty: Bilibili takes a frame."""
+        picture = order.template.cover or (Path(video["cover_path"]) if video["cover_path"] else None)
+        if picture is None:
+            return ""
+        try:
+            return bilibili.upload_cover(member, picture)
+        except PermanentError as error:
+            logger.warning("no cover, Bilibili takes a frame: {}", error)
+            return ""
+
     def _look_up(self, row: Submission) -> bool:
         """What became of a submit whose answer is not known (bilibili-upload.md, 5.8)."""
         db, log = self._catalog.db, logger.bind(submission=row["id"])
         member = self._accounts.member(self.config, row["account"])
         since = datetime.fromisoformat(row["submit_started_at"])
-        found = bilibili.find(member, submissions.filenames(row), since)
+        with self._accounts.watching(row["account"]):
+            found = bilibili.find(member, submissions.filenames(row), since)
         if found:
             submissions.accepted(db, row["id"], found.aid, found.bvid)
             log.info("Bilibili has it already: {}", found.bvid)
@@ -361,7 +324,9 @@ class Pipeline:
 
     def _look_whether_shown(self, row: Submission) -> bool:
         db, log = self._catalog.db, logger.bind(submission=row["id"])
-        review = bilibili.review(self._accounts.member(self.config, row["account"]), row["bvid"])
+        member = self._accounts.member(self.config, row["account"])
+        with self._accounts.watching(row["account"]):
+            review = bilibili.review(member, row["bvid"])
         if review.refused:
             self._failed(row, Stage.SUBMITTED, Stage.HELD, review.refused, None)
             log.error("held: {} {}", row["bvid"], review.refused)
@@ -466,32 +431,6 @@ class Pipeline:
     def _pause_after(self, last: str) -> float:
         since = (datetime.now(UTC) - datetime.fromisoformat(last)).total_seconds()
         return self.config.publish.submit_interval_seconds - max(since, 0.0)
-
-    def _metadata(self, order: _Order, parts: list[Video], member: Member) -> tuple[Metadata, list[Part]]:
-        """The template filled in, the cover uploaded, the parts named."""
-        first, template, show = parts[0], order.template, self._show(parts[0])
-
-        def filled(text: str, part: int = 1, video: Video = first) -> str:
-            return show.fill(text, order.streamer, part, Path(video["file_path"]).stem)
-
-        picture = template.cover or (Path(first["cover_path"]) if first["cover_path"] else None)
-        cover_url = ""
-        if picture is not None:
-            try:
-                cover_url = bilibili.upload_cover(member, picture)
-            except PermanentError as error:
-                logger.warning("no cover, Bilibili takes a frame: {}", error)
-        metadata = Metadata(
-            title=filled(template.title), desc=filled(template.desc), tags=list(template.tags),
-            tid=template.tid, copyright=template.copyright, source=filled(template.source),
-            dynamic=filled(template.dynamic), cover_url=cover_url, no_reprint=template.no_reprint,
-            is_only_self=template.is_only_self, extra_fields=template.extra_fields,
-        )  # fmt: skip
-        named = [
-            Part(filename=video["filename"], title=filled(template.part_title, n, video), cid=video["cid"])
-            for n, video in enumerate(parts, 1)
-        ]
-        return metadata, named
 
 
 def _moment(seconds: float) -> str:

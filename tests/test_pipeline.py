@@ -151,6 +151,20 @@ def test_an_account_that_needs_a_person_rests_and_nothing_counts_as_a_failed_try
     assert until > datetime.now(UTC).isoformat()
 
 
+def test_an_account_that_is_told_to_stop_while_its_review_is_looked_at_rests_too(bench, clip):
+    bench.bilibili.review_seconds = 3600
+    bench.add(clip)
+    bench.everything(lambda: bench.asked("submit") and bench.submission()["state"] == "submitted")
+    bench.bilibili.refuse("view", -352, "stop it", times=1000)
+    bench.catalog.db.execute("update submissions set retry_at = null")
+    bench.everything(lambda: records.account_waits(bench.catalog.db, "main"))
+    asked = len(bench.bilibili.requests)
+    bench.catalog.db.execute("update submissions set retry_at = null")
+    for _ in range(5):
+        bench.pipeline.submit_turn()
+    assert len(bench.bilibili.requests) == asked
+
+
 def test_twice_without_an_answer_and_not_in_the_list_is_held_not_sent_a_third_time(bench, clip):
     bench.bilibili.fail("submit", 502, b"<html>", times=1000)
     bench.add(clip)
