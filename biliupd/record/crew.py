@@ -106,6 +106,7 @@ class _Open:
     silent_since: float = 0.0
     offline: bool = False
     stopping_since: float | None = None
+    told: bool = False  # whether its recorder has been sent SIGTERM
     rechecks: int = 0
     recheck_at: float = 0.0
     bytes_at_start: int = 0
@@ -403,7 +404,7 @@ class Crew:
             self._over(streamer, entry, entry.broadcast.exit or "crashed")
             return
         entry.stopping_since = now
-        entry.process.signal(entry.broadcast, signal.SIGTERM)
+        entry.told = entry.process.signal(entry.broadcast, signal.SIGTERM)
 
     def _look(self, streamer: str, now: float) -> None:
         entry = self._open[streamer]
@@ -418,9 +419,11 @@ class Crew:
         self._refresh(entry)
         self._relay(streamer, process)
         if alive:
-            if entry.stopping_since is not None:  # said again: an adopted one may not have told its pid before
-                late = now - entry.stopping_since > KILL_AFTER_SECONDS
-                process.signal(entry.broadcast, signal.SIGKILL if late else signal.SIGTERM)
+            if entry.stopping_since is not None:
+                if now - entry.stopping_since > KILL_AFTER_SECONDS:
+                    process.signal(entry.broadcast, signal.SIGKILL)
+                elif not entry.told:  # an adopted one had not told its pid
+                    entry.told = process.signal(entry.broadcast, signal.SIGTERM)
             return
         self._ended(streamer, entry, entry.broadcast.exit or _reason(process.exit_code), now)
 

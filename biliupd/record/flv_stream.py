@@ -5,7 +5,7 @@ A network thread reads and never waits for the disk; the main thread of the reco
 
 import logging
 import time
-from queue import Empty, SimpleQueue
+from queue import Empty, Queue
 from threading import Event as Flag
 from threading import Thread
 from typing import NamedTuple
@@ -40,7 +40,8 @@ class Connection:
     """Reads one answer on a thread of its own and puts pieces of it, then a `Lost`, into `inbox`."""
 
     def __init__(self, spec: Spec) -> None:
-        self.inbox: SimpleQueue[bytes | Lost] = SimpleQueue()
+        # no SimpleQueue: in Python 3.11 a signal at the end of its timeout makes `get` wait for ever
+        self.inbox: Queue[bytes | Lost] = Queue()
         self._url = spec.stream.url
         self._client = Client(
             spec.stream.url, spec.stream.headers, spec.connect_timeout_seconds, spec.stall_seconds)

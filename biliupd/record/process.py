@@ -79,13 +79,16 @@ class Process:
                 os.waitpid(broadcast.pid, os.WNOHANG)
         return broadcasts.locked(self._directory)
 
-    def signal(self, broadcast: Broadcast, number: signal.Signals) -> None:
-        """Send a signal, but only to that very process."""
+    def signal(self, broadcast: Broadcast, number: signal.Signals) -> bool:
+        """Send a signal, but only to that very process; False while it is not known which one it is."""
         if self._child is not None:
             self._child.send_signal(number)
         elif broadcast.pid is not None and broadcasts.alive(broadcast):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(broadcast.pid, number)
+        else:
+            return False
+        return True
 
     def leave(self) -> None:
         """Let it run on without us."""

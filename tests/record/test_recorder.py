@@ -6,15 +6,19 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
+from queue import Empty
 
 import pytest
 from recording_support import MediaServer, Recording, complaints, probe_seconds, tags_of
 from support import wait_until
 
 from biliupd.record.flv import AUDIO, VIDEO, Role, look_at, tag_bytes
+from biliupd.record.flv_stream import Connection
 from biliupd.record.salvage import salvage
-from biliupd.record.spec import Exit
+from biliupd.record.spec import Exit, Spec, Stream
 
 
 def payloads(raw: bytes, kind: int) -> list[bytes]:
@@ -305,4 +309,18 @@ def test_a_broken_spec_is_a_clear_line_and_exit_one(tmp_path: Path) -> None:
     assert "not a readable spec" in found.stderr
     assert "Traceback" not in found.stderr
 
-
+def test_a_signal_at_the_end_of_a_wait_does_not_make_the_recorder_wait_for_ever() -> None:
+    inbox = Connection(Spec("", Stream("http://127.0.0.1:9/", "flv"))).inbox
+    before = signal.signal(signal.SIGALRM, lambda number, frame: time.sleep(0.001))  # until the wait should be over
+    try:
+        for n in range(40):
+            rescue = threading.Timer(2.0, inbox.put, [b"it waited for ever"])
+            rescue.start()
+            signal.setitimer(signal.ITIMER_REAL, 0.0195 + n % 20 * 0.00002)
+            with pytest.raises(Empty):
+                inbox.get(timeout=0.02)
+            rescue.cancel()
+            rescue.join()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
