@@ -274,7 +274,7 @@ class PublishConfig(Section):
     """Wait after the first failed try; doubles up to an hour."""
     submit_interval_seconds: SecondsOrZero = 60.0
     """Between two submissions of one account."""
-    lookup_seconds: Seconds = 60.0
+    lookup_seconds: Seconds = 120.0
     """A submit without an answer is looked for in the account's list at once and again after this time; only when it
     is in neither is it sent once more."""
     review_seconds: Seconds = 60.0

@@ -34,9 +34,10 @@ class Show:
     began: datetime
 
     def fill(self, text: str, streamer: str, part: int = 1, file: str = "") -> str:
-        """The text with its placeholders filled in; an empty one leaves no double space."""
+        """The text with its placeholders filled in: no double space, and no control character out of a file's name."""
         done = fill(text, streamer=streamer, title=self.title, started_at=self.began, part=part, file=file)
-        return "\n".join(" ".join(line.split()) for line in done.splitlines()).strip()
+        lines = (" ".join(line.split()) for line in done.splitlines())
+        return "\n".join("".join(c for c in line if c.isprintable()) for line in lines).strip()
 
 
 def order_for(config: Config, db: Database, video: Video) -> Order | str:
@@ -67,8 +68,9 @@ def _user_of(config: Config, db: Database, video: Video) -> Streamer | DropFolde
 def show_of(db: Database, video: Video) -> Show:
     """The broadcast a video belongs to, or the dropped file itself."""
     broadcast = records.get_broadcast(db, video["broadcast_id"]) if video["broadcast_id"] else None
-    if broadcast:
-        return Show(broadcast["title"], datetime.fromisoformat(broadcast["started_at"]))
+    if broadcast:  # one that somebody wrote by hand may not say when it began
+        began = datetime.fromisoformat(broadcast["started_at"] or broadcast["created_at"])
+        return Show(broadcast["title"], began)
     return Show(video["title"], datetime.fromtimestamp(video["mtime_ns"] / 1e9, UTC))
 
 

@@ -82,6 +82,7 @@ def test_from_live_to_bvid(world):
 def test_a_power_cut_at_every_step_loses_nothing_and_publishes_once(world):
     """SIGKILL of the daemon while recording, merging, uploading and submitting, a restart after each."""
     slow_ffmpeg(world, 1.5)
+    world.settings["publish"]["lookup_seconds"] = 4  # longer than a request may be held up below, as it should be
     world.room("hls1")
     world.start()
     on_air(world, "hls1", seconds=3)

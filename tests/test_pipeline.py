@@ -222,11 +222,11 @@ def test_what_nobody_wants_published_stays_ready_and_says_why(bench, clip):
 
 def test_a_title_without_a_streamer_has_no_gap_and_odd_names_are_valid_text(bench):
     path = make_video(bench.drop / "tmp.mp4", 1)
-    odd = bench.drop / "a\nb  {x} 🦊.mp4"
+    odd = bench.drop / "a\nb  {x}\x1b[2J 🦊.mp4"
     os.rename(path, odd)
     id = bench.add(odd)
     bench.everything(lambda: bench.video(id)["state"] == State.PUBLISHED)
-    assert bench.bilibili.archives[0].title == "a b {x} 🦊"
+    assert bench.bilibili.archives[0].title == "a b {x}[2J 🦊"
 
 
 def test_an_outcome_is_written_down_though_the_catalog_was_busy_just_then(bench, clip, monkeypatch):

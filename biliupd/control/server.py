@@ -30,7 +30,7 @@ class Health(BaseModel):
 
 def app(version: str, trouble: Callable[[], list[str]], host: str = "127.0.0.1") -> FastAPI:
     """The application; `trouble` names what does not work right now, `host` is the name it is known by."""
-    api = FastAPI(title="biliupd", version=version, docs_url="/api/docs", openapi_url="/api/openapi.json",
+    api = FastAPI(title="biliupd", version=version, docs_url=None, openapi_url="/api/openapi.json",
                   redoc_url=None)  # fmt: skip
 
     @api.middleware("http")

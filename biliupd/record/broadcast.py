@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
+from urllib.parse import urlsplit, urlunsplit
 
 from biliupd.errors import PermanentError
 from biliupd.record.disk import replace_file
@@ -68,6 +69,15 @@ class Broadcast:
 _HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 _HINTS = get_type_hints(Broadcast)
 _FIGURES = {item.name for item in fields(Figures)}
+
+
+def public_address(url: str) -> str:
+    """A room's address without user, password and query: the file is for everybody to read."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return ""
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def read(directory: Path) -> Broadcast | None:

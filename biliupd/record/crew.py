@@ -372,7 +372,8 @@ class Crew:
         directory.mkdir(parents=True)
         sync_directory(parent)
         broadcast = Broadcast(
-            id=uuid.uuid4().hex, streamer=show.streamer, platform=show.platform, url=show.url, title=show.title,
+            id=uuid.uuid4().hex, streamer=show.streamer, platform=show.platform,
+            url=broadcasts.public_address(show.url), title=show.title,
             cover_url=show.cover_url, live_id=show.live_id, started_at=started.isoformat(timespec="milliseconds"))
         return _Open(directory, broadcast, self._state_directory / f"{broadcast.id}.json")
 

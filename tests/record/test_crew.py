@@ -479,6 +479,15 @@ def test_a_broken_broadcast_json_is_an_error_of_ours(tmp_path: Path, text: str) 
         broadcasts.read(tmp_path)
 
 
+@pytest.mark.parametrize(("url", "expected"), [
+    ("https://u:p@host:8080/live/a.flv?token=x#y", "https://host:8080/live/a.flv"),
+    ("rehearsal+http://127.0.0.1:1/rooms/a", "rehearsal+http://127.0.0.1:1/rooms/a"),
+    ("http://[broken", ""),
+])
+def test_the_address_in_a_broadcast_json_holds_no_secret(url: str, expected: str) -> None:
+    assert broadcasts.public_address(url) == expected
+
+
 def test_alive_means_this_boot_this_start_time_and_no_zombie() -> None:
     me = broadcasts.Broadcast(id="1", streamer="s", pid=os.getpid(), boot_id=broadcasts.boot_id(),
                               pid_started=broadcasts.process_started(os.getpid()))
