@@ -99,6 +99,7 @@ class Daemon:
             for part in reversed(self._parts.values()):
                 part.start()
             self._keep_tasks()
+            self._want(self._config)
             systemd.notify("READY=1")
             logger.info("ready: {} streamers, {} drop folders", len(self._config.streamers),
                         len(self._config.drop_folders))  # fmt: skip
@@ -233,9 +234,13 @@ class Daemon:
         self._watcher.apply(new.watch, roots)
         self._crew.apply(new.record, new.live.offline_delay_seconds)
         self._poller.apply(new.live, new.streamers)
-        self._crew.wanted({streamer.name for streamer in new.streamers if streamer.record})
+        self._want(new)
         self._pipeline.apply(new)
         logger.info("new settings: {} streamers, {} drop folders", len(new.streamers), len(new.drop_folders))
+
+    def _want(self, config: Config) -> None:
+        """End the recordings of streamers that the settings no longer name."""
+        self._crew.wanted({streamer.name for streamer in config.streamers if streamer.record})
 
     def _keep_rows(self) -> None:
         """What the settings say, into the catalog."""

@@ -272,6 +272,18 @@ def test_a_file_that_is_still_being_written_is_not_taken(world):
     assert world.recorders() == [recorder]
 
 
+def test_a_streamer_taken_out_while_no_daemon_ran_is_no_longer_recorded(world):
+    world.room("flv1")
+    world.start()
+    on_air(world, "flv1", seconds=2)
+    world.kill()
+    assert len(world.recorders()) == 1
+    world.settings["streamers"] = []
+    world.start()
+    world.wait(lambda: not world.recorders(), 15, "its recorder ends")
+    world.wait(lambda: world.states() == ["ready"], 20, "what it recorded is in the library")
+
+
 def test_one_daemon_per_data_directory(world):
     world.start()
     second = world.command("run")
