@@ -4,6 +4,7 @@ Three kinds, a few threads each: editing (merge, probe, cover), uploading, submi
 another try can help; what follows from that is decided here: back to rest with a time, or held for a person.
 """
 
+import contextlib
 import os
 import random
 import threading
@@ -183,7 +184,8 @@ class Pipeline:
             moment = time.monotonic()
             if moment - last >= 0.5 or sent == total:
                 last = moment
-                videos.progress(self._catalog.db, video["id"], sent, total)
+                with contextlib.suppress(TemporaryError):  # only shown: a busy catalog is no reason to stop an upload
+                    videos.progress(self._catalog.db, video["id"], sent, total)
 
         with self._accounts.watching(order.account):
             line = self._accounts.line(self.config, member)

@@ -245,6 +245,16 @@ def test_an_outcome_is_written_down_though_the_catalog_was_busy_just_then(bench,
     assert len(bench.bilibili.archives) == 1
 
 
+def test_an_upload_goes_on_though_its_progress_cannot_be_written_down(bench, clip, monkeypatch):
+    def busy(*args):
+        raise TemporaryError("the catalog cannot be written: database is locked")
+
+    monkeypatch.setattr(videos, "progress", busy)
+    id = bench.add(clip)
+    bench.everything(lambda: bench.video(id)["state"] == State.PUBLISHED)
+    assert bench.asked("init") == 1
+
+
 def test_a_bug_in_the_submit_leads_to_a_look_not_to_a_second_submit(bench, clip, monkeypatch):
     submit = bilibili.submit
 
