@@ -105,7 +105,7 @@ class Pipeline:
             for video in videos.with_sources(db):
                 self._remove_source(video)
         for video in videos.due(db, State.RECORDED):
-            if move(db, video["id"], State.RECORDED, State.EDITING, waits_for=None):
+            if move(db, video["id"], State.RECORDED, State.EDITING, owner=self._owner, waits_for=None):
                 self._step(video, State.EDITING, State.RECORDED, self._edit)
                 return True
         return False
@@ -169,13 +169,13 @@ class Pipeline:
                 videos.wait(db, video["id"], str(error), _moment(ACCOUNT_SECONDS))
                 continue
             if videos.begin_upload(db, video, self._owner):
-                submissions.of_video(db, video, order.account)
                 self._step(video, State.UPLOADING, State.READY, partial(self._upload, member=member, order=order))
                 return True
         return False
 
     def _upload(self, video: Video, member: Member, order: Order) -> None:
         path, log = Path(video["file_path"]), logger.bind(video=video["id"])
+        submissions.of_video(self._catalog.db, video, order.account)
         self._refuse_what_is_published(video, member, order)
         last = 0.0
 

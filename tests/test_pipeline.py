@@ -245,6 +245,23 @@ def test_an_outcome_is_written_down_though_the_catalog_was_busy_just_then(bench,
     assert len(bench.bilibili.archives) == 1
 
 
+@pytest.mark.parametrize(("room", "name"), [(submissions, "of_video"), (videos, "edited"), (videos, "sends_by")])
+def test_a_claimed_video_is_not_stranded_by_a_catalog_that_is_busy_for_a_moment(bench, clip, monkeypatch, room, name):
+    busy, real = [TemporaryError("the catalog cannot be written: database is locked")], getattr(room, name)
+
+    def sometimes(*args, **facts):
+        assert bench.video(id)["owner"] == str(os.getpid())
+        if busy:
+            raise busy.pop()
+        return real(*args, **facts)
+
+    monkeypatch.setattr(room, name, sometimes)
+    id = bench.add(clip)
+    bench.everything(lambda: bench.video(id)["state"] == State.PUBLISHED)
+    assert busy == []
+    assert bench.video(id)["owner"] is None
+
+
 def test_an_upload_goes_on_though_its_progress_cannot_be_written_down(bench, clip, monkeypatch):
     def busy(*args):
         raise TemporaryError("the catalog cannot be written: database is locked")

@@ -121,9 +121,8 @@ def progress(db: Database, video: int, sent: int, total: int) -> None:
 def begin_upload(db: Database, video: Video, owner: str) -> bool:
     """Claim a ready video for upload; False when somebody else was faster."""
     with write(db):
-        if not move(db, video["id"], State.READY, State.UPLOADING, waits_for=None):
+        if not move(db, video["id"], State.READY, State.UPLOADING, owner=owner, waits_for=None):
             return False
-        rows(db, "videos").update(video["id"], {"owner": owner})
         rows(db, "uploads").insert(
             {
                 "video_id": video["id"], "filename": None, "cid": None, "line": None, "bytes_sent": 0,
