@@ -150,10 +150,15 @@ def write(directory: Path, broadcast: Broadcast, *, durable: bool = True) -> Non
 
 def alive(broadcast: Broadcast) -> bool:
     """True while the recorder named in it runs: same boot, same process (pid and start time), and no zombie."""
+    return process_state(broadcast) not in ("", "Z", "X")
+
+
+def process_state(broadcast: Broadcast) -> str:
+    """The letter that /proc gives for the recorder named in it; empty when there is no such process (any more)."""
     if broadcast.pid is None or broadcast.boot_id != boot_id():
-        return False
+        return ""
     state, started = _process(broadcast.pid)
-    return started is not None and started == broadcast.pid_started and state not in "ZX"
+    return state if started is not None and started == broadcast.pid_started else ""
 
 
 def process_started(pid: int) -> int | None:

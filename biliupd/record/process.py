@@ -72,11 +72,13 @@ class Process:
         if self._child is not None:
             self.exit_code = self._child.poll()
             return self.exit_code is None
-        if broadcasts.alive(broadcast):
-            return True
-        if broadcast.pid is not None:
+        state = broadcasts.process_state(broadcast)
+        if state in ("Z", "X") and broadcast.pid is not None:
             with contextlib.suppress(ChildProcessError):  # a crew before us in this very process began it
-                os.waitpid(broadcast.pid, os.WNOHANG)
+                if os.waitpid(broadcast.pid, os.WNOHANG)[0] == 0:
+                    return True  # a thread of it is still ending
+        elif state:
+            return True
         return broadcasts.locked(self._directory)
 
     def signal(self, broadcast: Broadcast, number: signal.Signals) -> bool:
