@@ -18,8 +18,7 @@ from biliupd.rehearsal.bilibili_wire import Answer, Dropped, Incoming, Refused, 
 
 LINES = {"bda2": 0.12, "bldsa": 0.06, "tx": 0.0, "txa": 0.2}  #: name → delay of its probe in seconds
 KEPT_REQUESTS = 20_000
-NAMES = ("probe_list", "probe", "preupload", "init", "put", "complete", "cover", "submit", "edit", "archives", "view",
-         "nav", "myinfo", "info", "refresh", "auth_code", "poll", "confirm", "spi", "picture", "unknown")
+UPOS_ROUTES = ("probe_list", "probe", "preupload", "init", "put", "complete", "picture", "unknown")
 
 
 class Bilibili:
@@ -185,8 +184,9 @@ class Bilibili:
         self.accounts.get(uid).wants_refresh = True
 
     def _add(self, fault: "_Fault") -> None:
-        if fault.route not in NAMES:
-            raise ValueError(f"there is no route {fault.route!r}; there are {', '.join(NAMES)}")
+        names = sorted({name for name, _ in self._routes.values()} | set(UPOS_ROUTES))
+        if fault.route not in names:
+            raise ValueError(f"there is no route {fault.route!r}; there are {', '.join(names)}")
         with self._lock:
             self._faults.append(fault)
 
@@ -254,17 +254,8 @@ class Bilibili:
 
     def _table(self) -> dict[tuple[str, str], tuple[str, Callable[[Incoming], Answer]]]:
         accounts, archives = self.accounts, self._archives
-        passport, tv = "/x/passport-login/oauth2", "/x/passport-tv-login"
         return {
-            ("GET", f"{passport}/info"): ("info", accounts.info),
-            ("POST", f"{passport}/refresh_token"): ("refresh", accounts.refresh),
-            ("POST", f"{tv}/qrcode/auth_code"): ("auth_code", lambda call: accounts.auth_code(call, self.url)),
-            ("POST", f"{tv}/qrcode/poll"): ("poll", accounts.poll),
-            ("POST", f"{tv}/h5/qrcode/confirm"): ("confirm", accounts.confirm_by_cookies),
-            ("GET", f"{tv}/h5/qrcode/auth"): ("confirm", accounts.confirm_by_visit),
-            ("GET", "/x/space/myinfo"): ("myinfo", accounts.myinfo),
-            ("GET", "/x/web-interface/nav"): ("nav", accounts.nav),
-            ("GET", "/x/frontend/finger/spi"): ("spi", accounts.spi),
+            **accounts.routes(self.url),
             ("POST", "/x/vu/web/cover/up"): ("cover", self._cover),
             ("POST", "/x/vu/app/add"): ("submit", lambda call: archives.submit(*_by_sign(accounts, call))),
             ("POST", "/x/vu/mvp/add"): ("submit", lambda call: archives.submit(*_by_sign(accounts, call))),

@@ -10,6 +10,7 @@ import os
 import secrets
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -152,6 +153,21 @@ class Accounts:
             self._codes[code or list(self._codes)[-1]].uid = uid
 
     # -- routes of passport.bilibili.com and api.bilibili.com ---------------------------------------------------
+
+    def routes(self, base_url: str) -> dict[tuple[str, str], tuple[str, Callable[[Incoming], Answer]]]:
+        """Method and path → a name for it, and who answers."""
+        passport, tv = "/x/passport-login/oauth2", "/x/passport-tv-login"
+        return {
+            ("GET", f"{passport}/info"): ("info", self.info),
+            ("POST", f"{passport}/refresh_token"): ("refresh", self.refresh),
+            ("POST", f"{tv}/qrcode/auth_code"): ("auth_code", lambda call: self.auth_code(call, base_url)),
+            ("POST", f"{tv}/qrcode/poll"): ("poll", self.poll),
+            ("POST", f"{tv}/h5/qrcode/confirm"): ("confirm", self.confirm_by_cookies),
+            ("GET", f"{tv}/h5/qrcode/auth"): ("confirm", self.confirm_by_visit),
+            ("GET", "/x/space/myinfo"): ("myinfo", self.myinfo),
+            ("GET", "/x/web-interface/nav"): ("nav", self.nav),
+            ("GET", "/x/frontend/finger/spi"): ("spi", self.spi),
+        }
 
     def info(self, incoming: Incoming) -> Answer:
         account = self.by_token(signed(incoming.raw_query))
