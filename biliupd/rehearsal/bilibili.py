@@ -13,40 +13,58 @@ from typing import Any
 
 from biliupd.rehearsal.bilibili_accounts import Account, Accounts, refuse, signed
 from biliupd.rehearsal.bilibili_archives import Archive, Archives, parse
+from biliupd.rehearsal.bilibili_faults import Faults
 from biliupd.rehearsal.bilibili_objects import Objects
 from biliupd.rehearsal.bilibili_wire import Answer, Dropped, Incoming, Refused, Request, Server
 
 LINES = {"bda2": 0.12, "bldsa": 0.06, "tx": 0.0, "txa": 0.2}  #: name → delay of its probe in seconds
 KEPT_REQUESTS = 20_000
-UPOS_ROUTES = ("probe_list", "probe", "preupload", "init", "put", "complete", "picture", "unknown")
+DISCONTINUED = "PC投稿工具已下线，请使用网页端或手机客户端"
 
 
-class Bilibili:
+class Bilibili(Faults):
     """The stand-in. `start()` answers on `url` until `close()`.
 
-    `review_seconds` (0: public at once), `lines`, `chunk_size_bytes`, `submit_interval_seconds`, `same_title_seconds`
-    and `chunk_retry_delay` may be changed at any time.
+    `review_seconds` (0: public at once), `lines`, `endpoints`, `chunk_size_bytes`, `chunk_retry_delay`, `threads`,
+    `ticket_seconds`, `submit_interval_seconds`, `same_title_seconds` and `banned_tags` may be changed at any time.
     """
 
     def __init__(self, directory: Path, *, ssl_context: ssl.SSLContext | None = None, port: int = 0) -> None:
         self._lock = threading.Lock()
         self._log: deque[Request] = deque(maxlen=KEPT_REQUESTS)
-        self._faults: list[_Fault] = []
         self._under_way: list[str] = []
         self.lines = dict(LINES)
+        self._ssl_context = ssl_context
         self._server = Server(port, ssl_context, self._answer, self._note)
-        self.address = f"127.0.0.1:{self._server.server_address[1]}"
+        self.address = self._server.address
         self.url = f"{'https' if ssl_context else 'http'}://{self.address}"
         self.accounts = Accounts()
-        self.objects = Objects(directory / "objects", self._server.closing)
+        self.objects = Objects(directory / "objects")
         self._archives = Archives(directory / "covers", self.objects)
+        self._more_servers: dict[str, Server] = {}
+        self.endpoints = [self.address]  #: host:port of each, as preupload lists them; all lead to the same objects
         self._routes = self._table()
+        super().__init__([name for name, _ in self._routes.values()])
 
     def start(self) -> None:
         self._server.start()
 
     def close(self) -> None:
-        self._server.close()
+        for server in (*self._more_servers.values(), self._server):
+            server.close()
+        self._more_servers.clear()
+
+    def add_endpoint(self) -> str:
+        """One more port that leads to everything here; its address, which preupload lists from now on."""
+        server = Server(0, self._ssl_context, self._answer, self._note)
+        server.start()
+        self._more_servers[server.address] = server
+        self.endpoints.append(server.address)
+        return server.address
+
+    def close_endpoint(self, address: str) -> None:
+        """Refuse connections at a port that `add_endpoint` made and end those it has; preupload still lists it."""
+        self._more_servers.pop(address).close()
 
     # -- what a test or a demo wants to know --------------------------------------------------------------------
 
@@ -113,60 +131,42 @@ class Bilibili:
     same_title_seconds = property(
         lambda self: self._archives.same_title_seconds,
         lambda self, to: setattr(self._archives, "same_title_seconds", to))
+    banned_tags = property(
+        lambda self: self._archives.banned_tags, lambda self, to: setattr(self._archives, "banned_tags", set(to)))
     chunk_size_bytes = property(
         lambda self: self.objects.chunk_size_bytes, lambda self, to: setattr(self.objects, "chunk_size_bytes", to))
     chunk_retry_delay = property(
         lambda self: self.objects.chunk_retry_delay, lambda self, to: setattr(self.objects, "chunk_retry_delay", to))
+    threads = property(lambda self: self.objects.threads, lambda self, to: setattr(self.objects, "threads", to))
+    ticket_seconds = property(
+        lambda self: self.objects.ticket_seconds, lambda self, to: setattr(self.objects, "ticket_seconds", to))
 
     def set_state(self, bvid: str, state: int | None, reject_reason: str = "") -> None:
-        """Let the review end like this (-2 rejected, -4 locked, 0 public; None: by time again)."""
+        """Let the review end like this (-2 rejected, -4 locked, -16 not transcoded, 0 public; None: by time again)."""
         archive = next(item for item in self.archives if item.bvid == bvid)
         archive.forced_state, archive.reject_reason = state, reject_reason
 
-    # -- faults -------------------------------------------------------------------------------------------------
+    def set_part(self, filename: str, *, status: int | None = None, fail_code: int = 0, fail_desc: str = "",
+                 reject_reason: str = "", xcode_state: int = 6) -> None:
+        """Let one part of a submission fare like this, whatever becomes of the others; without words, well again."""
+        part = next(one for archive in self.archives for one in archive.parts if one.filename == filename)
+        part.status, part.fail_code, part.fail_desc = status, fail_code, fail_desc
+        part.reject_reason, part.xcode_state = reject_reason, xcode_state
 
-    def drop_connection(self, *, on_chunk: int, times: int = 1) -> None:
-        """Reset the connection when half of part number `on_chunk` has arrived."""
-        self.objects.drops.append([on_chunk, times])
+    # -- faults (those of single requests: bilibili_faults.py) --------------------------------------------------
 
-    def fail(self, route: str, status: int, body: Any = b"", times: int = 1, headers: dict[str, str] | None = None,
-             ) -> None:
-        """Answer the next `times` requests of a route so, without doing anything; a body that is not bytes is JSON."""
-        answer = Answer(status, body, "text/html", headers or {}) if isinstance(body, bytes) else Answer.json(
-            body, status, headers)
-        self._add(_Fault(route, times, answer=answer))
-
-    def refuse(self, route: str, code: int, message: str = "", times: int = 1, content: Any = None) -> None:
-        """The same with HTTP 200 and Bilibili's envelope around a code."""
-        self.fail(route, 200, {"code": code, "message": message or str(code), "ttl": 1, "data": content}, times)
-
-    def drop(self, route: str, times: int = 1) -> None:
-        """Reset the connection before the request is handled."""
-        self._add(_Fault(route, times, drop=True))
-
-    def lose_answer(self, route: str, times: int = 1) -> None:
-        """Handle the request in full, then reset the connection instead of answering."""
-        self._add(_Fault(route, times, drop=True, after=True))
-
-    def lose_submit_answer(self, times: int = 1) -> None:
-        """Accept the submission, then reset the connection instead of answering."""
-        self.lose_answer("submit", times)
-
-    def spoil_answer(self, route: str, status: int, body: bytes = b"<html>Bad Gateway</html>", times: int = 1) -> None:
-        """Handle the request in full, then answer like a gateway that lost its backend."""
-        self._add(_Fault(route, times, answer=Answer(status, body, "text/html"), after=True))
-
-    def stall(self, route: str, seconds: float, times: int = 1) -> None:
-        """Wait this long before the request is handled."""
-        self._add(_Fault(route, times, seconds=seconds))
-
-    def slow(self, bytes_per_second: float) -> None:
-        """Read parts no faster than this on each connection; 0: as fast as they come."""
-        self.objects.bytes_per_second = bytes_per_second
+    def cut_handshake(self, times: float = 1, endpoint: str | None = None) -> None:
+        """Reset the next connections in the middle of the TLS handshake; without TLS, before the request is read."""
+        server = self._more_servers[endpoint] if endpoint and endpoint != self.address else self._server
+        server.handshakes_to_cut = times
 
     def delay_listing(self, seconds: float) -> None:
         """Leave a submission out of the archive list for this long."""
         self._archives.listing_delay_seconds = seconds
+
+    def delay_view(self, seconds: float) -> None:
+        """Let views be as old as this: a new submission is not there yet, an edit is not seen yet."""
+        self._archives.view_delay_seconds = seconds
 
     def expire_login(self, uid: int | None = None) -> None:
         """Cookies and tokens of one account, or of all, are no longer accepted; `write_cookies` logs in again."""
@@ -183,55 +183,48 @@ class Bilibili:
         """Let oauth2/info say that the token should be refreshed."""
         self.accounts.get(uid).wants_refresh = True
 
-    def _add(self, fault: "_Fault") -> None:
-        names = sorted({name for name, _ in self._routes.values()} | set(UPOS_ROUTES))
-        if fault.route not in names:
-            raise ValueError(f"there is no route {fault.route!r}; there are {', '.join(names)}")
-        with self._lock:
-            self._faults.append(fault)
-
-    def _next_fault(self, route: str) -> "_Fault | None":
-        with self._lock:
-            fault = next((item for item in self._faults if item.route == route), None)
-            if fault:
-                fault.times -= 1
-                if fault.times <= 0:
-                    self._faults.remove(fault)
-            return fault
-
     # -- answering ----------------------------------------------------------------------------------------------
 
     def _note(self, request: Request) -> None:
         with self._lock:
             self._log.append(request)
 
-    def _answer(self, incoming: Incoming) -> tuple[str, Answer]:
+    def _answer(self, incoming: Incoming) -> Answer:
         route, handler = self._find(incoming)
+        incoming.route = route
         with self._lock:
             self._under_way.append(route)
         try:
-            return route, self._handle(route, handler, incoming)
+            return self._handle(route, handler, incoming)
         finally:
             with self._lock:
                 self._under_way.remove(route)
 
     def _handle(self, route: str, handler: Callable[[Incoming], Answer], incoming: Incoming) -> Answer:
-        fault = self._next_fault(route)
-        if fault and fault.seconds:
-            self._server.closing.wait(fault.seconds)
-        if fault and not fault.after and (fault.drop or fault.answer):
-            if fault.drop or not fault.answer:
-                raise Dropped(route)
-            return fault.answer
-        try:
-            answer = handler(incoming)
-        except Refused as refused:
-            return refused.answer
-        if fault and fault.after:
-            if fault.drop or not fault.answer:
-                raise Dropped(route)
-            return fault.answer
-        return answer
+        facts = self._facts(incoming)
+        if route == "put":
+            incoming.pace = lambda: self.speed(facts)
+        fault = self.next_fault(route, facts)
+        if not fault:
+            return _judged(handler, incoming)
+        if fault.seconds:
+            incoming.closing.wait(fault.seconds)
+        incoming.breaks_off = fault.half
+        instead = fault.drop or fault.answer is not None
+        answer = None if instead and not fault.after else _judged(handler, incoming)
+        if fault.drop:
+            raise Dropped
+        return fault.answer or answer or Answer(500)
+
+    def _facts(self, incoming: Incoming) -> dict[str, Any]:
+        """What faults may be aimed at (`Where`)."""
+        stored, query = self.objects.by_path(incoming.path), incoming.query
+        account = next((one for one in self.accounts.all() if incoming.cookies.get("SESSDATA") == one.sessdata
+                        or query.get("access_key") == one.access_token), None)
+        part = query.get("partNumber", "")
+        return {"endpoint": incoming.endpoint, "line": stored.line if stored else query.get("upcdn"),
+                "part": int(part) if part.isdecimal() else None,
+                "uid": stored.uid if stored else account.uid if account else None}
 
     def _find(self, incoming: Incoming) -> tuple[str, Callable[[Incoming], Answer]]:
         known = self._routes.get((incoming.method, incoming.path))
@@ -260,6 +253,10 @@ class Bilibili:
             ("POST", "/x/vu/app/add"): ("submit", lambda call: archives.submit(*_by_sign(accounts, call))),
             ("POST", "/x/vu/mvp/add"): ("submit", lambda call: archives.submit(*_by_sign(accounts, call))),
             ("POST", "/x/vu/web/add/v3"): ("submit", lambda call: archives.submit(*_by_csrf(accounts, call))),
+            ("POST", "/x/vu/web/add"): ("submit", lambda call: archives.submit(*_by_csrf(accounts, call))),
+            ("POST", "/x/vu/mvp/pc/add"): ("submit", lambda call: archives.submit(*_by_csrf(accounts, call))),
+            ("POST", "/x/vu/client/add"): ("submit", _discontinued),
+            ("POST", "/x/vu/client/edit"): ("edit", _discontinued),
             ("POST", "/x/vu/app/edit/full"): ("edit", lambda call: archives.edit(*_by_sign(accounts, call))),
             ("POST", "/x/vu/web/edit"): ("edit", lambda call: archives.edit(*_by_csrf(accounts, call))),
             ("GET", "/x/web/archives"): (
@@ -267,7 +264,7 @@ class Bilibili:
             ("GET", "/x/vupre/web/archive/view"): (
                 "view", lambda call: archives.view(accounts.by_cookies(call), call.query)),
             ("GET", "/x/client/archive/view"): (
-                "view", lambda call: archives.view(accounts.by_token(call.query), call.query)),
+                "view", lambda call: archives.view(accounts.by_token(call.query), call.query, web=False)),
         }
 
     def _probe_list(self, incoming: Incoming) -> Answer:
@@ -285,7 +282,7 @@ class Bilibili:
             account = self.accounts.by_cookies(incoming)
         except Refused:
             return Answer.json({"OK": 0, "code": -101, "message": "账号未登录", "info": "not login"})
-        return self.objects.preupload(incoming, account, self.address)
+        return self.objects.preupload(incoming, account, self.endpoints)
 
     def _cover(self, incoming: Incoming) -> Answer:
         form = incoming.form()
@@ -299,13 +296,11 @@ class Bilibili:
         return Answer(200, path.read_bytes(), f"image/{path.suffix[1:].replace('jpg', 'jpeg')}")
 
 
-class _Fault:
-    """Something to go wrong with the next `times` requests of a route."""
-
-    def __init__(self, route: str, times: int, *, answer: Answer | None = None, drop: bool = False,
-                 after: bool = False, seconds: float = 0) -> None:
-        self.route, self.times, self.answer = route, times, answer
-        self.drop, self.after, self.seconds = drop, after, seconds
+def _judged(handler: Callable[[Incoming], Answer], incoming: Incoming) -> Answer:
+    try:
+        return handler(incoming)
+    except Refused as refused:
+        return refused.answer
 
 
 def _by_sign(accounts: Accounts, incoming: Incoming) -> tuple[Account, Any]:
@@ -319,6 +314,10 @@ def _by_csrf(accounts: Accounts, incoming: Incoming) -> tuple[Account, Any]:
     if "csrf" not in incoming.query:
         refuse(-111)
     return accounts.by_csrf(incoming, incoming.query["csrf"], inside), body
+
+
+def _discontinued(incoming: Incoming) -> Answer:
+    refuse(21590, DISCONTINUED)
 
 
 def _not_found(incoming: Incoming) -> Answer:

@@ -10,42 +10,41 @@ import json
 import re
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from biliupd.rehearsal.bilibili_accounts import Account, fine, refuse
 from biliupd.rehearsal.bilibili_objects import Objects
+from biliupd.rehearsal.bilibili_studio import MOST_PARTS, STATE_WORDS, check, shown_archive, shown_beside
 from biliupd.rehearsal.bilibili_wire import Answer, Incoming
 
-ZONES = {
-    160, 138, 254, 250, 251, 239, 161, 162, 21, 4, 17, 65, 172, 171, 173, 136, 121, 19, 5, 71, 241, 242, 137, 36,
-    201, 124, 228, 207, 208, 209, 229, 122, 181, 182, 183, 85, 256, 184, 3, 31, 59, 130, 29, 193, 244, 28, 30,
-    243, 1, 24, 25, 47, 257, 210, 86, 253, 27, 155, 157, 252, 158, 159, 211, 76, 212, 213, 214, 215, 223, 245,
-    246, 247, 248, 240, 227, 176, 234, 235, 249, 164, 236, 237, 238, 188, 95, 230, 231, 232, 233, 217, 218, 219,
-    222, 221, 220, 75, 129, 20, 154, 255, 198, 199, 200, 156, 167, 153, 168, 169, 170, 195, 119, 22, 26, 126, 216,
-    127, 177, 37, 178, 179, 180, 13, 51, 152, 32, 33, 11, 185, 23, 147,
-}
-HUMAN_TYPES = set(range(1001, 1032)) - {1028}
-GROUPS = {"is_pubing": (-1, -30, -6, -40), "pubed": (0, -50), "not_pubed": (-2, -4, -16)}
-STATE_WORDS = {0: "开放浏览", -30: "审核中", -6: "修复待审", -40: "审核通过", -50: "仅自己可见", -2: "打回", -4: "锁定",
-               -16: "转码失败"}
+GROUPS = {"is_pubing": (-1, -30, -6, -7, -8, -10, -13, -40, -60), "pubed": (0, -50), "not_pubed": (-2, -4, -16)}
+PASSED, REFUSED = (0, -40, -50), (-2, -4, -16)
 SIGNATURES = {b"\xff\xd8\xff": "jpg", b"\x89PNG": "png", b"RIFF": "webp"}
 
 
 @dataclass
 class Part:
-    """One video of a submission."""
+    """One video of a submission; the rest says how it fared in transcoding and review, when a test wants that."""
 
     filename: str
     title: str
     desc: str
     cid: int
+    status: int | None = None
+    fail_code: int = 0
+    fail_desc: str = ""
+    reject_reason: str = ""
+    xcode_state: int = 6
 
 
 @dataclass
 class Archive:
-    """An accepted submission. `body` is the JSON as it was submitted last, `edits` how often it was edited."""
+    """An accepted submission. `body` is the JSON as it was submitted last, `edits` how often it was edited.
+
+    `history` holds the bodies before, `past` the same with their parts and until when they counted.
+    """
 
     aid: int
     bvid: str
@@ -54,24 +53,31 @@ class Archive:
     parts: list[Part]
     created_at: float
     reviewed_from: float
+    review_state: int = -30
     forced_state: int | None = None
     reject_reason: str = ""
     edits: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
+    past: list[tuple[float, dict[str, Any], list[Part]]] = field(default_factory=list)
 
     @property
     def title(self) -> str:
         return str(self.body["title"])
 
     def state(self, review_seconds: float) -> int:
-        """In review at first (-30, after an edit -6), then public, or waiting for its hour, or only for oneself."""
+        """In review at first (-30, after an edit -6 unless it had been refused), then public, or waiting for its hour,
+        or only for oneself."""
         if self.forced_state is not None:
             return self.forced_state
         if time.time() - self.reviewed_from < review_seconds:
-            return -6 if self.edits else -30
+            return self.review_state
         if (self.body.get("dtime") or 0) > time.time():
             return -40
         return -50 if self.body.get("is_only_self") else 0
+
+    def seen(self, at: float) -> tuple[dict[str, Any], list[Part]]:
+        """Body and parts as they were at that moment."""
+        return next(((body, parts) for until, body, parts in self.past if at < until), (self.body, self.parts))
 
 
 class Archives:
@@ -81,6 +87,8 @@ class Archives:
         self.directory = directory
         self.review_seconds: float = 0
         self.listing_delay_seconds: float = 0
+        self.view_delay_seconds: float = 0
+        self.banned_tags: set[str] = set()
         self.submit_interval_seconds: float = 30
         self.same_title_seconds: float = 180
         self._objects = objects
@@ -95,7 +103,8 @@ class Archives:
     def submit(self, account: Account, body: Any) -> Answer:
         """Accept a new submission, or refuse it with the code Bilibili uses (§4.6)."""
         with self._lock:
-            self._check(account, body)
+            check(body, banned_tags=self.banned_tags)
+            self._check_references(body)
             parts = [self._new_part(account, video) for video in body["videos"]]
             now = time.time()
             if any(archive.uid == account.uid and archive.title == body["title"]
@@ -113,54 +122,52 @@ class Archives:
         """Replace a submission by what is given; parts it had already stay what they are (§5.7)."""
         with self._lock:
             aid = body.get("aid") if isinstance(body, dict) else None
-            archive = next((item for item in self._all if item.aid == aid and item.uid == account.uid), None)
+            archive = next((item for item in self._all if item.aid == aid), None)
             if not archive:
                 refuse(-404)
-            self._check(account, body)
-            had = {part.filename: part for part in archive.parts}
-            parts, fresh = [], 0
-            for video in body["videos"]:
-                old = had.get(video.get("filename", ""))
-                if old and video.get("cid") in (None, 0, old.cid):
-                    parts.append(Part(old.filename, video.get("title") or old.title, video.get("desc") or "", old.cid))
-                else:
-                    parts.append(self._new_part(account, video, archive))
-                    fresh += 1
-            if fresh > 100:
-                refuse(21058)
+            if archive.uid != account.uid:
+                refuse(-403)
+            check(body, banned_tags=self.banned_tags, before=archive.body)
+            self._check_references(body)
+            parts = self._edited_parts(account, archive, body["videos"])
+            now = time.time()
             archive.history.append(archive.body)
+            archive.past.append((now, archive.body, archive.parts))
             archive.body, archive.parts = body, parts
             archive.edits += 1
-            archive.reviewed_from, archive.forced_state = time.time(), None
+            archive.review_state = -30 if archive.forced_state in REFUSED else -6
+            archive.reviewed_from, archive.forced_state, archive.reject_reason = now, None, ""
         return fine({"aid": archive.aid, "bvid": archive.bvid})
 
-    def _check(self, account: Account, body: Any) -> None:
-        if not isinstance(body, dict) or not isinstance(body.get("videos"), list) or not body["videos"]:
-            refuse(-400)
-        title, tags = body.get("title"), body.get("tag")
-        if not isinstance(title, str) or not 1 <= len(title) <= 80:
-            refuse(21103)
-        words = [word for word in tags.split(",") if word] if isinstance(tags, str) else []
-        if not 1 <= len(words) <= 12 or any(len(word) > 20 for word in words):
-            refuse(21005)
-        if body.get("copyright") not in (1, 2, 3) or (body["copyright"] == 2 and not body.get("source")):
-            refuse(-400, "copyright 或 source 有误")
-        if body.get("tid") not in ZONES and body.get("human_type2") not in HUMAN_TYPES:
-            refuse(-400, "分区不存在")
-        for name, most in (("desc", 2000), ("dynamic", 233), ("source", 200)):
-            if not isinstance(body.get(name) or "", str) or len(body.get(name) or "") > most:
-                refuse(-400, f"{name} 过长")
-        if (dtime := body.get("dtime")) and not 2 * 3600 - 60 <= dtime - time.time() <= 15 * 86400 + 60:
-            refuse(-400, "定时发布时间有误")
-        if len(body["videos"]) > 100:
+    def _edited_parts(self, account: Account, archive: Archive, videos: list[dict[str, Any]]) -> list[Part]:
+        """Parts it had are known by their cid or their file; only those that come with their cid count as old ones."""
+        by_name = {part.filename: part for part in archive.parts}
+        by_cid = {part.cid: part for part in archive.parts}
+        if sum(video.get("cid") not in by_cid for video in videos) > MOST_PARTS:
             refuse(21058)
-        if not all(isinstance(video, dict) and isinstance(video.get("filename"), str) for video in body["videos"]):
-            refuse(-400)
-        names = [video["filename"] for video in body["videos"]]
+        parts: list[Part] = []
+        for video in videos:
+            name, cid = video.get("filename"), video.get("cid") or 0
+            old = by_name.get(name) if name else by_cid.get(cid)
+            if old and cid in (0, old.cid):
+                title, desc = video.get("title") or old.title, video.get("desc") or ""
+                parts.append(replace(old, title=title, desc=desc))
+            elif not name:
+                refuse(-400, "cid 有误")
+            else:
+                parts.append(self._new_part(account, video, archive))
+        if len({part.filename for part in parts}) != len(parts):
+            refuse(10009)
+        return parts
+
+    def _check_references(self, body: dict[str, Any]) -> None:
+        """No file twice, and only covers that were uploaded here."""
+        names = [video["filename"] for video in body["videos"] if video.get("filename")]
         if len(set(names)) != len(names):
             refuse(10009)
-        if (cover := body.get("cover")) and "/bfs/archive/" in cover and not self.cover_path(cover):
-            refuse(-400, "封面不存在")
+        for cover in (body.get("cover"), body.get("cover43")):
+            if cover and "/bfs/archive/" in cover and not self.cover_path(cover):
+                refuse(-400, "封面不存在")
 
     def _new_part(self, account: Account, video: dict[str, Any], into: Archive | None = None) -> Part:
         filename, title = video["filename"], video.get("title") or ""
@@ -169,8 +176,6 @@ class Archives:
             refuse(21015, f"视频 {filename} 不存在，请重新上传")
         if any(part.filename == filename for item in self._all if item is not into for part in item.parts):
             refuse(10009)
-        if len(title) > 80:
-            refuse(21103, "分P标题须在80字以内")
         if video.get("cid") not in (None, 0, stored.biz_id):
             refuse(-400, "cid 有误")
         return Part(filename, title, video.get("desc") or "", stored.biz_id)
@@ -210,42 +215,40 @@ class Archives:
         shown = [archive for archive in reversed(self.all())
                  if archive.uid == account.uid and archive.state(self.review_seconds) in states
                  and time.time() - archive.created_at >= self.listing_delay_seconds
-                 and query.get("keyword", "") in archive.title]
-        rows = [{"Archive": self._archive(archive), "Videos": None, "captions_count": 0,
+                 and query.get("keyword", "") in archive.title
+                 and query.get("tid", "") in ("", "0", str(archive.body.get("tid")))]
+        rows = [{"Archive": self._archive(archive, archive.body), "Videos": None, "captions_count": 0,
                  "stat": {"aid": archive.aid, "view": 0, "danmaku": 0, "reply": 0, "favorite": 0, "coin": 0,
                           "share": 0, "like": 0}}
                 for archive in shown[(number - 1) * size:number * size]]
         return fine({"arc_audits": rows or None, "page": {"pn": number, "ps": size, "count": len(shown)}})
 
-    def view(self, account: Account, query: dict[str, str]) -> Answer:
-        """§5.6, for the web and the app alike."""
+    def view(self, account: Account, query: dict[str, str], *, web: bool = True) -> Answer:
+        """§5.6; what a view says may be as old as `view_delay_seconds`."""
         archive = next((item for item in self.all() if item.uid == account.uid and (
             query.get("bvid") == item.bvid or query.get("aid") == str(item.aid))), None)
-        if not archive:
+        at = time.time() - self.view_delay_seconds
+        if not archive or archive.created_at > at:
             refuse(10003)
+        body, parts = archive.seen(at)
         state = archive.state(self.review_seconds)
-        status = 0 if state in (0, -40, -50) else state
-        videos = [{
-            "aid": archive.aid, "bvid": archive.bvid, "title": part.title, "desc": part.desc, "filename": part.filename,
-            "cid": part.cid, "duration": 0, "index": index, "status": status,
-            "status_desc": STATE_WORDS.get(status, ""), "reject_reason": archive.reject_reason, "reject_reason_url": "",
-            "fail_code": 0, "fail_desc": "", "xcode_state": 6, "ctime": int(archive.created_at)}
-            for index, part in enumerate(archive.parts, 1)]
-        return fine({"archive": self._archive(archive), "videos": videos, "subtitle": {"allow": False, "lan": ""},
-                     "staffs": None, "watermark": {"state": 0}, "no_disturbance": 0, "origin_state": 0})
+        videos = [_video(archive, part, index, 0 if state in PASSED else state) for index, part in enumerate(parts, 1)]
+        return fine({"archive": self._archive(archive, body), "videos": videos, **(shown_beside(body) if web else {})})
 
-    def _archive(self, archive: Archive) -> dict[str, Any]:
-        body, state = archive.body, archive.state(self.review_seconds)
-        return {
-            "aid": archive.aid, "bvid": archive.bvid, "mid": archive.uid, "tid": body.get("tid", 0), "author": "",
-            "title": archive.title, "cover": body.get("cover") or "", "tag": body["tag"],
-            "desc": body.get("desc") or "", "desc_format_id": 0, "desc_v2": None, "dynamic": body.get("dynamic") or "",
-            "source": body.get("source") or "", "copyright": body["copyright"], "duration": 0, "attribute": 0,
-            "no_reprint": body.get("no_reprint") or 0, "mission_id": body.get("mission_id") or 0,
-            "reject_reason": archive.reject_reason, "reject_reason_url": "", "state": state,
-            "state_desc": STATE_WORDS.get(state, str(state)), "state_panel": 0, "dtime": body.get("dtime") or 0,
-            "ptime": int(archive.created_at), "ctime": int(archive.created_at), "interactive": 0, "is_360": -1,
-            "limited_free": None}
+    def _archive(self, archive: Archive, body: dict[str, Any]) -> dict[str, Any]:
+        numbers = {"aid": archive.aid, "bvid": archive.bvid, "mid": archive.uid, "ptime": int(archive.created_at),
+                   "ctime": int(archive.created_at)}
+        return shown_archive(body, numbers, archive.state(self.review_seconds), archive.reject_reason)
+
+
+def _video(archive: Archive, part: Part, index: int, status: int) -> dict[str, Any]:
+    status = status if part.status is None else part.status
+    return {
+        "aid": archive.aid, "bvid": archive.bvid, "title": part.title, "desc": part.desc, "filename": part.filename,
+        "cid": part.cid, "duration": 0, "index": index, "status": status, "status_desc": STATE_WORDS.get(status, ""),
+        "reject_reason": part.reject_reason or archive.reject_reason, "reject_reason_url": "",
+        "fail_code": part.fail_code, "fail_desc": part.fail_desc, "xcode_state": part.xcode_state,
+        "ctime": int(archive.created_at)}
 
 
 def _bvid(aid: int) -> str:

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from urllib.parse import quote, urlencode
 
 from biliupd.rehearsal.bilibili_accounts import Account
-from biliupd.rehearsal.bilibili_wire import BLOCK_BYTES, Answer, Dropped, Incoming, Refused
+from biliupd.rehearsal.bilibili_wire import Answer, Incoming, Refused
 
 BUCKET = "ugcfx2lf"
 TICKET_SECONDS = 5 * 24 * 3600
@@ -37,6 +37,8 @@ class Stored:
     biz_id: int
     auth: str
     path: Path
+    line: str = ""  #: upcdn of the preupload
+    issued_at: float = 0
     upload_id: str | None = None
     total: int | None = None
     ticket_expired: bool = False
@@ -52,13 +54,13 @@ class Stored:
 class Objects:
     """All objects of this server."""
 
-    def __init__(self, directory: Path, closing: threading.Event) -> None:
+    def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.chunk_size_bytes = 10 << 20
+        self.chunk_retry = 10
         self.chunk_retry_delay: float = 3
-        self.bytes_per_second: float = 0
-        self.drops: list[list[int]] = []  #: [part number, times left]
-        self._closing = closing
+        self.threads = 3
+        self.ticket_seconds: float = TICKET_SECONDS
         self._key = secrets.token_bytes(32)
         self._lock = threading.Lock()
         self._all: dict[str, Stored] = {}
@@ -77,8 +79,14 @@ class Objects:
         with self._lock:
             return list(self._all.values())
 
-    def preupload(self, incoming: Incoming, account: Account, address: str) -> Answer:
-        """§3.1: a fresh key, ticket and biz_id each time."""
+    def by_path(self, path: str) -> Stored | None:
+        """The object behind the path of a UPOS request."""
+        matched = re.fullmatch(rf"/{BUCKET}/([0-9a-z]+)((?:\.[0-9A-Za-z.]+)?)", path)
+        item = self.find(matched[1]) if matched else None
+        return item if item and matched and matched[2] == item.extension else None
+
+    def preupload(self, incoming: Incoming, account: Account, endpoints: list[str]) -> Answer:
+        """§3.1: a fresh key, ticket and biz_id each time. The endpoints all lead here."""
         query = incoming.query
         if query.get("r") != "upos" or not query.get("name") or not query.get("profile"):
             _refuse(400, "缺少参数 r, name 或 profile")
@@ -90,34 +98,32 @@ class Objects:
         extension = re.sub(r"[^.0-9A-Za-z]", "", os.path.splitext(query["name"])[1])[:12]
         item = Stored(filename, extension, account.uid, query["name"], int(size) if size else None,
                       self.chunk_size_bytes, 500_000_000_000_000 + secrets.randbelow(10**12), "",
-                      self.directory / f"{filename}{extension}")
-        item.auth = self._ticket(item, address)
+                      self.directory / f"{filename}{extension}", query.get("upcdn", ""), time.time())
+        item.auth = self._ticket(item, endpoints[0])
         with self._lock:
             self._all[filename] = item
         return Answer.json({
-            "OK": 1, "auth": item.auth, "biz_id": item.biz_id, "chunk_retry": 10,
-            "chunk_retry_delay": self.chunk_retry_delay, "chunk_size": item.chunk_size, "endpoint": f"//{address}",
-            "endpoints": [f"//{address}"], "expose_params": None,
-            "put_query": f"os=upos&profile={quote(query['profile'], safe='')}", "threads": 3, "timeout": 1200,
-            "uip": "127.0.0.1", "upos_uri": item.uri})
+            "OK": 1, "auth": item.auth, "biz_id": item.biz_id, "chunk_retry": self.chunk_retry,
+            "chunk_retry_delay": self.chunk_retry_delay, "chunk_size": item.chunk_size,
+            "endpoint": f"//{endpoints[0]}", "endpoints": [f"//{endpoint}" for endpoint in endpoints],
+            "expose_params": None, "put_query": f"os=upos&profile={quote(query['profile'], safe='')}",
+            "threads": self.threads, "timeout": 1200, "uip": "127.0.0.1", "upos_uri": item.uri})
 
     def _ticket(self, item: Stored, address: str) -> str:
-        fields = {"ak": "1494471752", "cdn": f"//{address}", "os": "upos", "timestamp": f"{time.time():.3f}",
+        fields = {"ak": "1494471752", "cdn": f"//{address}", "os": "upos", "timestamp": f"{item.issued_at:.3f}",
                   "uid": str(item.uid), "uip": "127.0.0.1", "uport": "0", "use_dqp": "0"}
         sign = hmac.new(self._key, (item.uri + urlencode(fields)).encode(), "md5").hexdigest()
         return urlencode(dict(sorted({**fields, "sign": sign}.items())))
 
     def at(self, incoming: Incoming) -> Stored:
         """The object a UPOS request is about, its ticket checked: 404 unknown, 403 forged or too old."""
-        matched = re.fullmatch(rf"/{BUCKET}/([0-9a-z]+)(\.[0-9A-Za-z.]+)?", incoming.path)
-        item = self.find(matched[1]) if matched else None
-        if not item or not matched or (matched[2] or "") != item.extension:
+        item = self.by_path(incoming.path)
+        if not item:
             _refuse(404, "NoSuchKey")
         given = incoming.headers.get("x-upos-auth", "")
         if not hmac.compare_digest(given.encode(), item.auth.encode()):
             _refuse(403, "Forbidden")
-        issued = float(re.search(r"timestamp=([0-9.]+)", given)[1])  # type: ignore[index]
-        if item.ticket_expired or time.time() - issued > TICKET_SECONDS:
+        if item.ticket_expired or time.time() - item.issued_at > self.ticket_seconds:
             now, seconds = int(time.time()), TICKET_SECONDS + 1
             raise Refused(Answer(403, b"Forbidden", "text/plain", {
                 "X-Upos-Auth": f"AUTH_TS_GT_5DAY AUTH={now - seconds} Now={now} DURATION={seconds}"}))
@@ -148,20 +154,13 @@ class Objects:
         number, start, size = self._check_part(item, incoming)
         with item.lock:
             item.parts.pop(number, None)  # from here on its bytes on disk are neither the old nor the new ones
-        digest = hashlib.sha256()
-        dropping = self._drops_now(number)
-        received = 0
-        step = int(self.bytes_per_second / 20) if self.bytes_per_second else BLOCK_BYTES
+        digest, received = hashlib.sha256(), 0
         target = os.open(item.path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            for block in incoming.blocks(max(1024, min(step, BLOCK_BYTES))):
+            for block in incoming.blocks():
                 os.pwrite(target, block, start + received)
                 digest.update(block)
                 received += len(block)
-                if dropping and received >= size // 2:
-                    raise Dropped("put")
-                if self.bytes_per_second:
-                    self._closing.wait(len(block) / self.bytes_per_second)
         finally:
             os.close(target)
         with item.lock:
@@ -194,14 +193,6 @@ class Objects:
         if wrong or chunk >= chunks or size != incoming.length:
             _refuse(400, f"参数不符: {', '.join(wrong) or 'chunk, Content-Length'}")
         return number, start, size
-
-    def _drops_now(self, number: int) -> bool:
-        with self._lock:
-            for drop in self.drops:
-                if drop[0] == number and drop[1] > 0:
-                    drop[1] -= 1
-                    return True
-        return False
 
     def complete(self, incoming: Incoming) -> Answer:
         """§3.4; the server counts the parts itself, a list of them must agree. Asking again is harmless."""

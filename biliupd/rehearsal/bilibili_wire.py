@@ -4,6 +4,8 @@ Each connection has a thread of the server. Touches sockets only; what to answer
 """
 
 import contextlib
+import email
+import email.message
 import json
 import socket
 import ssl
@@ -26,12 +28,16 @@ KEPT_BODY_BYTES = 64 << 10
 
 @dataclass(frozen=True)
 class Answer:
-    """What goes back: an HTTP status, a body and its type."""
+    """What goes back: an HTTP status, a body and its type.
+
+    With `repeat_seconds` the body has no end: it is sent again and again, with this pause, until the client leaves.
+    """
 
     status: int = 200
     body: bytes = b""
     content_type: str = "application/json; charset=utf-8"
     headers: dict[str, str] = field(default_factory=dict)
+    repeat_seconds: float | None = None
 
     @classmethod
     def json(cls, content: Any, status: int = 200, headers: dict[str, str] | None = None) -> "Answer":
@@ -73,9 +79,16 @@ class Request:
 
 
 class Incoming:
-    """A request being answered; its body can be read once, whole or in blocks."""
+    """A request being answered; its body can be read once, whole or in blocks.
 
-    def __init__(self, method: str, target: str, headers: dict[str, str], stream: BinaryIO) -> None:
+    `endpoint` is the address it came to. The body is read no faster than `pace()` bytes per second (0: as it comes),
+    and with `breaks_off` the connection is reset after half of it. `closing` is set when the server ends.
+    """
+
+    def __init__(
+        self, method: str, target: str, headers: dict[str, str], stream: BinaryIO, endpoint: str,
+        closing: threading.Event,
+    ) -> None:
         parts = urlsplit(target)
         self.method = method
         self.path = parts.path
@@ -83,16 +96,25 @@ class Incoming:
         self.query = dict(parse_qsl(parts.query, keep_blank_values=True))
         self.headers = headers
         self.host = parts.netloc or headers.get("host", "")
-        self.length = int(headers.get("content-length") or 0)
+        length = headers.get("content-length", "")
+        self.length = int(length) if length.isascii() and length.isdecimal() else 0
         self.chunked = headers.get("transfer-encoding", "").lower() == "chunked"
         self.cookies = dict(
             pair.strip().split("=", 1) for pair in headers.get("cookie", "").split(";") if "=" in pair)
+        self.endpoint = endpoint
+        self.closing = closing
+        self.route = ""
+        self.pace: Callable[[], float] = lambda: 0
+        self.breaks_off = False
         self.kept = b""
         self._stream = stream
         self._left = self.length
 
     def blocks(self, most_bytes: int = BLOCK_BYTES) -> Iterator[memoryview]:
         """The body in pieces of at most that size; the buffer is used again for the next one."""
+        speed = self.pace()
+        if speed:
+            most_bytes = max(1024, min(most_bytes, int(speed / 20)))
         buffer = memoryview(bytearray(most_bytes))
         while self._left:
             count = self._stream.readinto(buffer[:min(most_bytes, self._left)])  # type: ignore[attr-defined]
@@ -100,6 +122,10 @@ class Incoming:
                 raise ConnectionResetError("the client went away in the middle of a body")
             self._left -= count
             yield buffer[:count]
+            if self.breaks_off and self._left <= self.length // 2:
+                raise Dropped
+            if speed := self.pace():
+                self.closing.wait(count / speed)
 
     def read(self) -> bytes:
         """The whole body, for forms and JSON."""
@@ -110,6 +136,12 @@ class Incoming:
         return content
 
     def form(self) -> dict[str, str]:
+        """The fields of a form, url-encoded or multipart."""
+        kind = self.headers.get("content-type", "")
+        if kind.startswith("multipart/form-data"):
+            message = email.message_from_bytes(b"Content-Type: " + kind.encode() + b"\r\n\r\n" + self.read())
+            fields = [part for part in message.walk() if not part.is_multipart()]
+            return {str(part.get_param("name", header="content-disposition")): _text(part) for part in fields}
         return dict(parse_qsl(self.read().decode("utf-8", "replace"), keep_blank_values=True))
 
     def drain(self) -> None:
@@ -128,6 +160,11 @@ class Incoming:
         self._stream.readline(64)
 
 
+def _text(part: "email.message.Message[str, str]") -> str:
+    content = part.get_payload(decode=True)
+    return content.decode("utf-8", "replace") if isinstance(content, bytes) else ""
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -137,18 +174,19 @@ class _Handler(BaseHTTPRequestHandler):
     def _turn(self) -> None:
         at, clock = datetime.now(UTC), time.monotonic()
         headers = {name.lower(): text for name, text in self.headers.items()}
-        incoming = Incoming(self.command, self.path, headers, self.rfile)  # type: ignore[arg-type]
-        route, status = "", 0
+        incoming = Incoming(self.command, self.path, headers, self.rfile,  # type: ignore[arg-type]
+                            self.server.address, self.server.closing)
+        status = 0
         try:
-            route, answer = self.server.answer(incoming)
+            answer = self.server.answer(incoming)
             incoming.drain()
             status = answer.status
-        except Dropped as dropped:
-            route = str(dropped)
+        except Dropped:
+            pass
         finally:
             self.server.log(Request(
-                route, incoming.method, incoming.host, incoming.path, incoming.query, headers, incoming.kept, status,
-                at, time.monotonic() - clock))
+                incoming.route, incoming.method, incoming.host, incoming.path, incoming.query, headers, incoming.kept,
+                status, at, time.monotonic() - clock))
         if status:
             self._send(answer)
         else:
@@ -157,36 +195,55 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PUT = do_HEAD = _turn
 
     def _send(self, answer: Answer) -> None:
+        length = f"Content-Length: {len(answer.body)}"
+        if answer.repeat_seconds is not None:
+            length = "Transfer-Encoding: chunked"
+            self.close_connection = True
         lines = [f"HTTP/1.1 {answer.status} {self.responses.get(answer.status, ('',))[0]}",
-                 f"Content-Type: {answer.content_type}", f"Content-Length: {len(answer.body)}",
+                 f"Content-Type: {answer.content_type}", length,
                  f"Date: {self.date_time_string()}", *(f"{name}: {text}" for name, text in answer.headers.items())]
         if self.close_connection:
             lines.append("Connection: close")
-        body = b"" if self.command == "HEAD" else answer.body
-        self.wfile.write("\r\n".join([*lines, "", ""]).encode("utf-8") + body)
+        head = "\r\n".join([*lines, "", ""]).encode("utf-8")
+        if answer.repeat_seconds is None:
+            self.wfile.write(head if self.command == "HEAD" else head + answer.body)
+            return
+        self.wfile.write(head)
+        while not self.server.closing.wait(answer.repeat_seconds):
+            self.wfile.write(f"{len(answer.body):x}\r\n".encode() + answer.body + b"\r\n")
 
     def _reset(self) -> None:
         self.close_connection = True
-        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # close() says RST
+        _reset_when_closed(self.connection)
 
     def log_message(self, format: str, *arguments: Any) -> None:
         """Nothing to stderr: the log of requests is a list."""
 
 
+def _reset_when_closed(connection: socket.socket) -> None:
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
 class Server(ThreadingHTTPServer):
-    """A listening socket, a thread per connection, and a `close` that leaves neither behind."""
+    """A listening socket, a thread per connection, and a `close` that leaves neither behind.
+
+    `answer` sets `route` of what it is given, and may raise Dropped. The next `handshakes_to_cut` connections are reset
+    when the first bytes have come, which with TLS is in the middle of the handshake.
+    """
 
     request_queue_size = 128
     daemon_threads = True
 
     def __init__(
         self, port: int, ssl_context: ssl.SSLContext | None,
-        answer: Callable[[Incoming], tuple[str, Answer]], log: Callable[[Request], None],
+        answer: Callable[[Incoming], Answer], log: Callable[[Request], None],
     ) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
         self.answer = answer
         self.log = log
+        self.address = f"127.0.0.1:{self.server_address[1]}"
         self.closing = threading.Event()
+        self.handshakes_to_cut: float = 0
         self._ssl_context = ssl_context
         self._lock = threading.Lock()
         self._open: dict[threading.Thread, socket.socket] = {}
@@ -222,6 +279,10 @@ class Server(ThreadingHTTPServer):
 
     def _serve(self, request: socket.socket, client_address: Any) -> None:
         try:
+            if self._cut_now():
+                request.recv(1024)
+                _reset_when_closed(request)
+                return
             if self._ssl_context:
                 request = self._ssl_context.wrap_socket(request, server_side=True, do_handshake_on_connect=False)
                 with self._lock:
@@ -236,3 +297,10 @@ class Server(ThreadingHTTPServer):
             with self._lock:
                 self._open.pop(threading.current_thread(), None)
             request.close()
+
+    def _cut_now(self) -> bool:
+        with self._lock:
+            if self.handshakes_to_cut <= 0:
+                return False
+            self.handshakes_to_cut -= 1
+            return True
