@@ -24,7 +24,7 @@ class Source:
         except OSError as error:
             raise TemporaryError(f"{path}: {error.strerror}") from error
         status = os.fstat(self._fd)
-        self.size_bytes = status.st_size
+        self.size_bytes, self.mtime_ns, self.inode = status.st_size, status.st_mtime_ns, status.st_ino
         self._known = _identity(status)
         if not stat.S_ISREG(status.st_mode) or not self.size_bytes:
             os.close(self._fd)

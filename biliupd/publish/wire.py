@@ -12,7 +12,7 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -130,6 +130,16 @@ class Wire:
             self._was_late = True
             self.cut()
             self._cut = False
+
+    @contextlib.contextmanager
+    def unhurried(self) -> Iterator[None]:
+        """What its own body waits for meanwhile does not make the request under way late."""
+        late_at, self._late_at = self._late_at, None
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._late_at = None if late_at is None else late_at + time.monotonic() - began
 
     def close(self) -> None:
         connection, self._http = self._http, None
