@@ -7,6 +7,7 @@ import os
 import threading
 
 import pytest
+from support import wait_until
 
 from biliupd.errors import PermanentError, Stopped, TemporaryError
 from biliupd.publish.line import named
@@ -72,8 +73,9 @@ def test_an_upload_goes_on_behind_the_last_acknowledged_part(bilibili, sender, l
     bilibili.slow(400_000)
     sender.send_until(long_clip, 5)
     had = sender.session.done
-    before = len(bilibili.chunks_seen)
     bilibili.slow(0)
+    wait_until(lambda: "put" not in bilibili.under_way)
+    before = len(bilibili.chunks_seen)
     done = sender.send(long_clip)
     assert same(bilibili, done, long_clip)
     assert sorted(bilibili.chunks_seen[before:]) == sorted(set(range(1, 21)) - had)
