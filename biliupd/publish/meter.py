@@ -42,6 +42,7 @@ class Meter:
         self._flying: dict[int, int] = {}
         self._resent_bytes = resent_bytes
         self._frozen = False
+        self.too_much: PermanentError | None = None  #: set once too much was sent in vain, whoever else failed first
         self._version = 0
         self._era = 0
 
@@ -91,16 +92,19 @@ class Meter:
             self._frozen = True
 
     def _waste(self, count: int) -> None:
+        if self.too_much:
+            raise self.too_much
         if not count or self._frozen:
             return
         self._resent_bytes += count
         self._version += 1
         allowed, resent = max(self.size_bytes, LEAST_RESENT_BYTES), self._resent_bytes
         if resent > allowed:
-            self._frozen, self._resent_bytes = True, 0  # when a person has it tried again, the count begins anew
-            raise PermanentError(
+            self._resent_bytes = 0  # when a person has it tried again, the count begins anew
+            self.too_much = PermanentError(
                 f"{self._name}: {_mib(resent)} were sent in vain, more than the {_mib(allowed)} allowed for a file of "
                 f"{_mib(self.size_bytes)}", hint="look at the network and the upload line, then `biliupd retry`")
+            raise self.too_much
 
     @property
     def session(self) -> Session:

@@ -170,7 +170,7 @@ class _Job:
         except Ended:
             self.error = Stopped(f"{self._path.name}: stopped in mid-upload")
         except Exception as error:  # noqa: BLE001  the top of this thread's turn: the caller's thread raises it
-            self.error = error
+            self.error = (self.meter and self.meter.too_much) or error
         finally:
             self.over.set()
 
@@ -281,5 +281,7 @@ class _Job:
         with self._lock:
             if self._ended:
                 raise Ended
+            if meter.too_much:
+                raise meter.too_much
             self._transfer = Transfer(self._member, source, meter, self._throttle)
             return self._transfer
