@@ -4,6 +4,7 @@ Used by `biliupd demo` and by the tests; the real `biliup` works against it too.
 the directory it was given and nowhere else. Strict: what the real site refuses is refused here, with the same codes.
 """
 
+import contextlib
 import ssl
 import threading
 from collections import deque
@@ -219,12 +220,17 @@ class Bilibili(Faults):
     def _facts(self, incoming: Incoming) -> dict[str, Any]:
         """What faults may be aimed at (`Where`)."""
         stored, query = self.objects.by_path(incoming.path), incoming.query
-        account = next((one for one in self.accounts.all() if incoming.cookies.get("SESSDATA") == one.sessdata
-                        or query.get("access_key") == one.access_token), None)
         part = query.get("partNumber", "")
         return {"endpoint": incoming.endpoint, "line": stored.line if stored else query.get("upcdn"),
                 "part": int(part) if part.isdecimal() else None,
-                "uid": stored.uid if stored else account.uid if account else None}
+                "uid": stored.uid if stored else self._uid(incoming)}
+
+    def _uid(self, incoming: Incoming) -> int | None:
+        with contextlib.suppress(Refused):
+            return self.accounts.by_cookies(incoming).uid
+        with contextlib.suppress(Refused):
+            return self.accounts.by_token(incoming.query).uid
+        return None
 
     def _find(self, incoming: Incoming) -> tuple[str, Callable[[Incoming], Answer]]:
         known = self._routes.get((incoming.method, incoming.path))
