@@ -219,17 +219,15 @@ def check_writable(path: Path) -> None:
     try:
         if place.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        os.unlink(_part(place, b"")[1])
+        os.unlink(_part(place, b""))
     except OSError as error:
         raise _unwritable(path, place, error) from error
 
 
 def _replace(place: Path, content: bytes) -> None:
     _forget_abandoned(place)
-    owner, part = _part(place, content)
+    part = _part(place, content)
     try:
-        if owner:
-            os.chown(part, *owner)
         os.replace(part, place)
     except OSError:
         with contextlib.suppress(OSError):
@@ -242,20 +240,20 @@ def _replace(place: Path, content: bytes) -> None:
         os.close(folder)
 
 
-def _part(place: Path, content: bytes) -> tuple[tuple[int, int] | None, Path]:
-    """Write and fsync a new file next to `place`; with it, whose it must become when root writes for somebody else."""
+def _part(place: Path, content: bytes) -> Path:
+    """Write and fsync a new file next to `place`. Root writes for whoever owns the old file or else the directory."""
     part = place.with_name(f".{place.name}.{secrets.token_hex(6)}.part")
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     try:
         with open(descriptor, "wb") as file:
             os.fchmod(descriptor, 0o600)
+            if os.geteuid() == 0:
+                known = os.stat(place if place.exists() else place.parent)
+                os.fchown(descriptor, known.st_uid, known.st_gid)
             file.write(content)
             file.flush()
             os.fsync(descriptor)
-        if os.geteuid():
-            return None, part
-        known = os.stat(place if place.exists() else place.parent)
-        return (known.st_uid, known.st_gid), part
+        return part
     except OSError:
         with contextlib.suppress(OSError):
             os.unlink(part)

@@ -1,19 +1,24 @@
 """A stand-in Bilibili, an account on it, files to upload."""
 
+import fcntl
 import os
 import ssl
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import trustme
-from connect_proxy import HOSTS
+from connect_proxy import HOSTS, ConnectProxy
 
 from biliupd.config import PublishConfig
 from biliupd.publish.credential import Credential
 from biliupd.publish.member import Member
 from biliupd.rehearsal.bilibili import Bilibili
 
+BILIUP_VERSION = "1.2.9"
+ROOT = Path(__file__).parents[2]
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
                    "SSL_CERT_FILE", "SSL_CERT_DIR")
 
@@ -95,3 +100,42 @@ def member_with(bilibili: Bilibili, settings: Callable[..., PublishConfig], tmp_
         return Member(settings(**changes), Credential.load(bilibili.write_cookies(tmp_path / "cookies.json")))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def biliup_program() -> Path:
+    """biliup in a virtualenv of its own, made once per checkout."""
+    home = ROOT / ".venv-biliup"
+    program, done = home / "bin" / "biliup", home / f"has-biliup-{BILIUP_VERSION}"
+    lock = os.open(ROOT, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            subprocess.run([sys.executable, "-m", "venv", "--clear", str(home)], check=True)
+            subprocess.run([str(home / "bin" / "pip"), "install", "-q", f"biliup=={BILIUP_VERSION}"], check=True)
+            done.touch()
+    finally:
+        os.close(lock)
+    return program
+
+
+@pytest.fixture
+def proxy(bilibili: Bilibili, tls: Callable) -> Iterator[ConnectProxy]:
+    host, _, port = bilibili.address.rpartition(":")
+    proxy = ConnectProxy(tls(), (host, int(port)))
+    yield proxy
+    proxy.close()
+
+
+@pytest.fixture
+def biliup(biliup_program: Path, bilibili: Bilibili, proxy: ConnectProxy, ca_file: Path, tmp_path: Path) -> Callable:
+    cookies = bilibili.write_cookies(tmp_path / "cookies.json")
+
+    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "XDG_DATA_HOME": str(tmp_path / "share"),
+                       "HTTPS_PROXY": proxy.url, "SSL_CERT_FILE": str(ca_file), "LANG": "C.UTF-8"}
+        return subprocess.run(
+            [str(biliup_program), "-u", str(cookies), *map(str, arguments)], env=environment, cwd=tmp_path, text=True,
+            capture_output=True, timeout=60, check=False)
+
+    return run

@@ -1,61 +1,11 @@
 """The real biliup 1.2.9 works against the stand-in, so what the stand-in demands is what Bilibili's clients send."""
 
-import fcntl
 import hashlib
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
-from connect_proxy import ConnectProxy
 
-from biliupd.rehearsal.bilibili import Bilibili
-
-VERSION = "1.2.9"
-ROOT = Path(__file__).parents[2]
 PICTURE = bytes.fromhex("ffd8ffe000104a46494600010100000100010000ffd9")
-
-
-@pytest.fixture(scope="session")
-def biliup_program() -> Path:
-    """biliup in a virtualenv of its own, made once per checkout."""
-    home = ROOT / ".venv-biliup"
-    program, done = home / "bin" / "biliup", home / f"has-biliup-{VERSION}"
-    lock = os.open(ROOT, os.O_RDONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not done.exists():
-            subprocess.run([sys.executable, "-m", "venv", "--clear", str(home)], check=True)
-            subprocess.run([str(home / "bin" / "pip"), "install", "-q", f"biliup=={VERSION}"], check=True)
-            done.touch()
-    finally:
-        os.close(lock)
-    return program
-
-
-@pytest.fixture
-def proxy(bilibili: Bilibili, tls: Callable) -> Iterator[ConnectProxy]:
-    host, _, port = bilibili.address.rpartition(":")
-    proxy = ConnectProxy(tls(), (host, int(port)))
-    yield proxy
-    proxy.close()
-
-
-@pytest.fixture
-def biliup(biliup_program: Path, bilibili: Bilibili, proxy: ConnectProxy, ca_file: Path, tmp_path: Path) -> Callable:
-    cookies = bilibili.write_cookies(tmp_path / "cookies.json")
-
-    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-        environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "XDG_DATA_HOME": str(tmp_path / "share"),
-                       "HTTPS_PROXY": proxy.url, "SSL_CERT_FILE": str(ca_file), "LANG": "C.UTF-8"}
-        return subprocess.run(
-            [str(biliup_program), "-u", str(cookies), *map(str, arguments)], env=environment, cwd=tmp_path, text=True,
-            capture_output=True, timeout=60, check=False)
-
-    return run
 
 
 @pytest.mark.parametrize("interface", ["app", "web", "b-cut-android"])
