@@ -298,9 +298,9 @@ def _number(given: Any) -> int:
 def _moment(given: Any) -> datetime | None:
     try:
         found = datetime.fromisoformat(given)
-    except (TypeError, ValueError):
+        return found.astimezone(UTC) if found.tzinfo else None
+    except (TypeError, ValueError, OverflowError):
         return None
-    return found.astimezone(UTC) if found.tzinfo else None
 
 
 def _session_end(cookies: tuple[tuple[str, str], ...], ends: tuple[tuple[str, int], ...]) -> datetime | None:
