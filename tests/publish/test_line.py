@@ -1,13 +1,16 @@
 """Measuring and choosing upload lines."""
 
+import json
+import stat
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from support import wait_until
 
-from biliupd.errors import NeedsPerson, TemporaryError
-from biliupd.publish.line import choose, probe
+from biliupd.errors import NeedsPerson, Stopped, TemporaryError
+from biliupd.publish.line import Lines, choose, named, probe
 
 
 def test_lines_are_ranked_by_measured_speed(bilibili, member):
@@ -66,3 +69,159 @@ def test_a_list_that_cannot_be_had_is_temporary(bilibili, member):
     bilibili.fail("probe_list", 200, {"code": -400, "message": "x"})
     with pytest.raises(TemporaryError):
         probe(member)
+
+
+@pytest.fixture
+def automatic(bilibili, member_with):
+    bilibili.lines = {"bda2": 0.2, "tx": 0.0, "txa": 0.4}
+    return member_with(line="auto")
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "lines.json"
+
+
+def names(lines):
+    return [line.name for line in lines]
+
+
+def asked(bilibili):
+    return len([request for request in bilibili.requests if request.route == "probe_list"])
+
+
+def make_older(path, seconds):
+    """As if everything in the file had happened that much earlier."""
+    content = json.loads(path.read_text())
+    content |= {name: content[name] - seconds for name in ("tried_at", "due_at")}
+    content["failed"] = {name: at - seconds for name, at in content["failed"].items()}
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(("name", "upcdn", "zone"), [
+    ("bda2", "bda2", "cs"), ("bda", "bda", "cs"), ("tx", "tx", "cs"), ("txa", "txa", "cs"), ("bldsa", "bldsa", "cs"),
+    ("alia", "alia", "cs"), ("cs-bda2", "bda2", "cs"), ("cs-qn", "qn", "cs"), ("sz-ws", "ws", "sz"), ("TX", "tx", "cs"),
+    ("jd-alia", "jd-alia", "cs"), ("a&b", "a%26b", "cs"),
+])  # fmt: skip
+def test_the_names_biliup_uses(name, upcdn, zone):
+    assert named(name).query == f"probe_version=20250923&upcdn={upcdn}&zone={zone}"
+
+
+def test_a_line_of_the_setting_stays_the_only_one(bilibili, member_with):
+    assert names(Lines(None).ranked(member_with(line="cs-txa"))) == ["txa"]
+    assert bilibili.requests == []
+
+
+def test_the_ranking_is_remembered_for_an_hour_and_over_a_restart(bilibili, automatic, path):
+    assert names(Lines(path).ranked(automatic)) == ["tx", "bda2", "txa"]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    make_older(path, 3500)
+    lines = Lines(path)
+    assert names(lines.ranked(automatic)) == names(lines.ranked(automatic)) == ["tx", "bda2", "txa"]
+    assert lines.ranked(automatic)[0].query == "probe_version=20250923&upcdn=tx&zone=cs"
+    assert asked(bilibili) == 1
+    make_older(path, 200)
+    bilibili.lines = {"bda2": 0.0, "tx": 0.3}
+    assert names(Lines(path).ranked(automatic)) == ["bda2", "tx"]
+    assert asked(bilibili) == 2
+
+
+def test_a_clock_that_was_set_back_has_them_measured_anew(bilibili, automatic, path):
+    Lines(path).ranked(automatic)
+    make_older(path, -86400)
+    Lines(path).ranked(automatic)
+    assert asked(bilibili) == 2
+
+
+def test_a_line_that_failed_stands_last_for_an_hour(bilibili, automatic, path):
+    lines = Lines(path)
+    first, second, third = lines.ranked(automatic)
+    lines.failed(second)
+    assert lines.ranked(automatic) == [first, third, second]
+    lines.failed(first)
+    assert lines.ranked(automatic) == [third, second, first], "the latest failure very last"
+    assert Lines(path).ranked(automatic) == [third, second, first]
+    assert asked(bilibili) == 1, "they were measured just now"
+    make_older(path, 3601)
+    assert Lines(path).ranked(automatic) == [first, second, third]
+
+
+def test_when_the_best_fails_they_are_measured_anew(bilibili, automatic, path):
+    first = Lines(path).ranked(automatic)[0]
+    make_older(path, 301)
+    lines = Lines(path)
+    lines.failed(lines.ranked(automatic)[1])
+    lines.ranked(automatic)
+    assert asked(bilibili) == 1
+    lines.failed(first)
+    assert names(lines.ranked(automatic)) == ["txa", "bda2", "tx"]
+    assert asked(bilibili) == 2
+
+
+def test_what_is_forgotten_is_measured_again(bilibili, automatic, path):
+    lines = Lines(path)
+    lines.failed(lines.ranked(automatic)[0])
+    lines.forget()
+    assert names(lines.ranked(automatic)) == ["tx", "bda2", "txa"]
+    assert asked(bilibili) == 2
+
+
+def test_an_older_ranking_is_better_than_none(bilibili, automatic, path):
+    Lines(path).ranked(automatic)
+    make_older(path, 7200)
+    bilibili.fail("probe_list", 503)
+    lines = Lines(path)
+    assert names(lines.ranked(automatic)) == ["tx", "bda2", "txa"]
+    assert names(lines.ranked(automatic)) == ["tx", "bda2", "txa"]
+    assert asked(bilibili) == 2, "not asked at every upload while it does not answer"
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", '{"version":1}', '{"lines":[5],"failed":{}}'])
+def test_a_file_that_cannot_be_read_is_as_none(bilibili, automatic, path, text):
+    path.write_text(text)
+    assert names(Lines(path).ranked(automatic)) == ["tx", "bda2", "txa"]
+    assert names(Lines(path).ranked(automatic)) == ["tx", "bda2", "txa"]
+    assert asked(bilibili) == 1
+
+
+def test_a_place_that_cannot_be_written_costs_only_the_memory(bilibili, automatic, tmp_path):
+    lines = Lines(tmp_path / "none" / "lines.json")
+    assert names(lines.ranked(automatic)) == names(lines.ranked(automatic)) == ["tx", "bda2", "txa"]
+    assert asked(bilibili) == 1
+
+
+def test_one_measures_for_all(bilibili, automatic):
+    lines = Lines(None)
+    with ThreadPoolExecutor(8) as pool:
+        assert {tuple(names(one)) for one in pool.map(lambda _: lines.ranked(automatic), range(8))} == {
+            ("tx", "bda2", "txa")}
+    assert asked(bilibili) == 1
+
+
+def test_nobody_waits_longer_than_the_deadline(bilibili, automatic, monkeypatch):
+    monkeypatch.setattr("biliupd.publish.line.DEADLINE_SECONDS", 1.5)
+    bilibili.stall("probe_list", 2.5)
+    lines = Lines(None)
+    began = time.monotonic()
+    assert names(lines.ranked(automatic)) == ["bldsa"]
+    assert 1.4 < time.monotonic() - began < 2.2
+    wait_until(lambda: len(lines.ranked(automatic)) > 1)
+    assert asked(bilibili) == 1, "what comes late is taken, too"
+
+
+def test_a_stop_ends_the_wait(bilibili, automatic):
+    bilibili.stall("probe_list", 2)
+    stop = threading.Event()
+    began = time.monotonic()
+    threading.Timer(0.2, stop.set).start()
+    with pytest.raises(Stopped):
+        Lines(None).ranked(automatic, stop)
+    assert time.monotonic() - began < 1
+
+
+def test_what_needs_a_person_is_raised_and_not_remembered(bilibili, automatic):
+    lines = Lines(None)
+    bilibili.fail("probe_list", 412)
+    with pytest.raises(NeedsPerson):
+        lines.ranked(automatic)
+    assert names(lines.ranked(automatic)) == ["tx", "bda2", "txa"]
