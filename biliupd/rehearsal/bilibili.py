@@ -222,7 +222,7 @@ class Bilibili(Faults):
         stored, query = self.objects.by_path(incoming.path), incoming.query
         part = query.get("partNumber", "")
         return {"endpoint": incoming.endpoint, "line": stored.line if stored else query.get("upcdn"),
-                "part": int(part) if part.isdecimal() else None,
+                "part": int(part) if part.isdecimal() and len(part) < 10 else None,
                 "uid": stored.uid if stored else self._uid(incoming)}
 
     def _uid(self, incoming: Incoming) -> int | None:

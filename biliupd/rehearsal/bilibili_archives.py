@@ -210,7 +210,7 @@ class Archives:
         states = {state for name in wanted for state in GROUPS.get(name, ())}
         try:
             number, size = max(1, int(query.get("pn", 1))), min(50, max(1, int(query.get("ps", 10))))
-        except ValueError:
+        except ValueError:  # not a number, or one of thousands of digits
             refuse(-400)
         shown = [archive for archive in reversed(self.all())
                  if archive.uid == account.uid and archive.state(self.review_seconds) in states
@@ -265,5 +265,5 @@ def parse(incoming: Incoming) -> Any:
     """A JSON body; anything else is a bad request."""
     try:
         return json.loads(incoming.read())
-    except ValueError:
+    except (ValueError, RecursionError):
         refuse(-400)

@@ -91,7 +91,7 @@ class Objects:
         if query.get("r") != "upos" or not query.get("name") or not query.get("profile"):
             _refuse(400, "缺少参数 r, name 或 profile")
         size = query.get("size")
-        if size is not None and not size.isdecimal():
+        if size is not None and not _is_number(size):
             _refuse(400, "size 不是数字")
         letters = "abcdefghijklmnopqrstuvwxyz0123456789"
         filename = time.strftime("n%y%m%d", time.gmtime()) + "ad2" + "".join(secrets.choice(letters) for _ in range(22))
@@ -176,7 +176,7 @@ class Objects:
 
     def _check_part(self, item: Stored, incoming: Incoming) -> tuple[int, int, int]:
         names = ("partNumber", "chunk", "chunks", "size", "start", "end", "total")
-        if any(not incoming.query.get(name, "").isdecimal() for name in names):
+        if not all(_is_number(incoming.query.get(name, "")) for name in names):
             _refuse(400, "缺少参数或不是数字")
         if "content-length" not in incoming.headers:
             _refuse(411, "Length Required")
@@ -228,8 +228,12 @@ def _part_numbers(body: bytes) -> list[int]:
     try:
         content: Any = json.loads(body or b"{}")
         return [int(part["partNumber"]) for part in content.get("parts") or []]
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         _refuse(400, "parts 无法解析")
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch("[0-9]{1,18}", text) is not None
 
 
 def _refuse(status: int, message: str) -> NoReturn:

@@ -1,9 +1,12 @@
 """Submissions at the stand-in Bilibili: what is refused, what is shown, what an edit keeps and loses, the review."""
 
+import json
 import time
 
 import pytest
 from bilibili_client import Client, name_of
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 
 @pytest.mark.parametrize(("changes", "code"), [
@@ -326,3 +329,33 @@ def test_the_list_has_pages_and_can_be_narrowed(server, client):
     assert listed(keyword="第2")[0] == ["第2期"]
     assert listed(tid=17)[0] == ["第3期", "第1期"]
     assert client.get("/x/web/archives", params={"pn": "x"}).json()["code"] == -400
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-10, 2**70) | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3), max_leaves=5)
+FIELDS = sorted({*FULL, "videos", "aid", "dtime", "cover", "cover43", "limited_free", "attrs", "csrf", "unheard_of"})
+PART_FIELDS = ("filename", "cid", "title", "desc")
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(changes=st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=3),
+       spoiled=st.dictionaries(st.sampled_from(PART_FIELDS), JSON, max_size=2), editing=st.booleans())
+def test_no_body_makes_the_server_stumble(server, client, changes, spoiled, editing):
+    """Every answer is an envelope with a code; a bug would end the connection without one."""
+    server.same_title_seconds = 0
+    if not server.archives:
+        client.submit(client.upload())
+    old = server.archives[0]
+    body = {**client.body(aid=old.aid), "videos": [{**part(old.parts[0].filename), **spoiled}], **changes}
+    path, query = ("/x/vu/app/edit/full" if editing else "/x/vu/app/add"), client.signed()
+    answer = client.post(path, params=query, json=None, data=json.dumps(body).encode()).json()
+    assert isinstance(answer["code"], int)
+    assert client.view(old.bvid)["code"] == 0
+    assert client.get("/x/web/archives").json()["code"] == 0
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"5", b"null", b"\xff", b"[" * 100_000, b'{"videos": {}}'])
+def test_what_is_no_submission_is_a_bad_request(server, client, body):
+    for path in ("/x/vu/app/add", "/x/vu/app/edit/full"):
+        assert client.post(path, params=client.signed(), data=body).json()["code"] in (-400, -404)
