@@ -4,49 +4,31 @@
 its own section; nobody reads the file later, nor the environment. Relative paths are relative to the file.
 """
 
-import difflib
+import contextlib
 import os
 import re
-import string
-import typing
 from collections.abc import Callable, Iterator
-from datetime import UTC, date, datetime
+from datetime import time
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import certifi
-import yaml
 from pydantic import (
     AfterValidator,
-    BaseModel,
     ByteSize,
-    ConfigDict,
     Field,
     PositiveInt,
-    ValidationError,
-    ValidationInfo,
 )
 
 from biliupd.errors import ConfigError
-
-LARGEST_FILE_BYTES = 1 << 20
-LARGEST_NODE_COUNT = 100_000  # aliases count each time they are used, so that a bomb of them is refused
-
-
-def _resolve(path: Path, info: ValidationInfo) -> Path:
-    return _absolute((info.context or {}).get("base", Path.cwd()), path)
-
-
-def _absolute(base: Path, path: Path) -> Path:
-    """A path of the file as one of the system. Raises ValueError for what can be none."""
-    try:
-        if b"\0" in os.fsencode(path):
-            raise ValueError("a path holds no NUL")
-        return base / path.expanduser()
-    except UnicodeEncodeError:
-        raise ValueError("a path holds no halves of characters") from None
-    except RuntimeError:
-        raise ValueError(f"{path.parts[0]}: there is no such user, or no home directory") from None
+from biliupd.template import LEAST_DTIME as LEAST_DTIME
+from biliupd.template import MOST_DTIME as MOST_DTIME
+from biliupd.template import Sidecar as Sidecar
+from biliupd.template import Template as Template
+from biliupd.template import fill as fill
+from biliupd.template import scheduled as scheduled
+from biliupd.template import template_contradictions as template_contradictions
+from biliupd.yaml_file import FilePath, KeyPath, Section, absolute, dotted, near, read
 
 
 def _web_address(text: str) -> str:
@@ -55,26 +37,23 @@ def _web_address(text: str) -> str:
     return text.rstrip("/")
 
 
+def _time_of_day(text: str) -> str:
+    try:
+        return time.fromisoformat(text.zfill(5)).strftime("%H:%M")
+    except ValueError:
+        raise ValueError('a time of the day is written "18:00"') from None
+
+
 def _folder_name(name: str) -> str:
     if "/" in name or name[0] == "." or not name.isprintable() or name != name.strip() or len(name.encode()) > 200:
         raise ValueError("a folder gets this name: no slash, no leading dot, no line break, at most 200 bytes")
     return name
 
 
-_FULL_WIDTH = "a full-width colon ： does not count, write an ordinary one and a space (全角冒号请改成半角加空格)"
-_PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
-_Path = tuple[str | int, ...]
 LONGEST_SECONDS = 366 * 86400.0  # beyond lie numbers that clocks, timers and sockets do not take
 Seconds = Annotated[float, Field(gt=0, le=LONGEST_SECONDS)]
 SecondsOrZero = Annotated[float, Field(ge=0, le=LONGEST_SECONDS)]
-FilePath = Annotated[Path, AfterValidator(_resolve)]
 BaseUrl = Annotated[str, AfterValidator(_web_address)]
-
-
-class Section(BaseModel):
-    """A part of the file: frozen, and a key it does not know is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True)
 
 
 class RecordingsConfig(Section):
@@ -97,6 +76,10 @@ class DropFolder(Section):
     """Name of the account that submits; empty: the first one."""
     upload: bool = True
     """false: catalogue and merge, but do not publish."""
+    folders: Literal["parts", "files"] = "parts"
+    """What a folder in it becomes: one submission whose parts are its files, or one for each file."""
+    folder_quiet_seconds: Seconds = 60.0
+    """A folder is complete when nothing was added to it for this long."""
 
 
 class Streamer(Section):
@@ -112,68 +95,12 @@ class Streamer(Section):
     """false: keep the entry, but neither look nor record."""
     auto_upload: bool = True
     """false: record and merge, but do not publish."""
+    submit_at: Literal["end", "first_part"] = "end"
+    """When a broadcast is submitted: when it is over, or with its first part, to which the others are appended."""
     template: str = "default"
     """Name of the template that makes the submission's metadata."""
     account: str | None = None
     """Name of the account that submits; empty: the first one."""
-
-
-def fill(text: str, *, streamer: str, title: str, started_at: datetime, part: int = 1, file: str = "") -> str:
-    """`text` with its placeholders replaced; `started_at` is shown in the machine's own time zone."""
-    values = {"streamer": streamer, "title": title, "started_at": started_at.astimezone(), "part": part, "file": file}
-    return text.format(**values)
-
-
-def _check_placeholders(text: str) -> str:
-    known = ("streamer", "title", "started_at", "part", "file")
-    try:
-        names = [name for _, name, _, _ in string.Formatter().parse(text) if name is not None]
-    except ValueError as error:
-        raise ValueError(f"{error}; a literal brace is written twice, {{{{ or }}}}") from None
-    for name in names:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            raise ValueError(f"there is no placeholder {{{name}}}; " + (
-                f"did you mean {{{near[0]}}}?" if near else f"there are {', '.join(known)}"))
-    try:
-        fill(text, streamer="s", title="t", started_at=datetime(2026, 1, 1, tzinfo=UTC), file="f")
-    except (ValueError, LookupError, AttributeError, OverflowError, MemoryError) as error:
-        raise ValueError(f"cannot be filled in: {error}") from None
-    return text
-
-
-Pattern = Annotated[str, AfterValidator(_check_placeholders)]
-
-
-class Template(Section):
-    """Metadata of a submission. Placeholders: {streamer} {title} {started_at:%Y-%m-%d} {part} {file}."""
-
-    title: Pattern = "{streamer} {started_at:%Y-%m-%d} {title}"
-    """Title, cut to the 80 characters Bilibili takes."""
-    part_title: Pattern = "P{part} {started_at:%H:%M}"
-    """Title of each part, cut to 80 characters."""
-    desc: Pattern = ""
-    """Description, at most 2000 characters."""
-    tags: Annotated[list[Annotated[str, Field(min_length=1, max_length=20)]], Field(min_length=1, max_length=10)] = [
-        "直播录像"
-    ]
-    """1 to 10 tags of at most 20 characters."""
-    tid: PositiveInt = 171
-    """Zone (分区) id."""
-    copyright: Literal[1, 2] = 1
-    """1 own work (自制), 2 repost (转载), which needs source."""
-    source: Annotated[Pattern, Field(max_length=200)] = ""
-    """Where a repost comes from."""
-    dynamic: Annotated[Pattern, Field(max_length=233)] = ""
-    """Text for followers' feeds."""
-    cover: FilePath | None = None
-    """A picture to use for every submission; empty: a frame of the video."""
-    no_reprint: bool = True
-    """Forbid others to repost."""
-    is_only_self: bool = False
-    """Only you can see it."""
-    extra_fields: dict[str, Any] = {}
-    """Further fields of the submission, sent as they are."""
 
 
 class Account(Section):
@@ -249,6 +176,17 @@ class EditConfig(Section):
     """Merges at the same time."""
 
 
+class BandwidthWindow(Section):
+    """A limit for a time of the day, which may go past midnight."""
+
+    start: Annotated[str, AfterValidator(_time_of_day)]
+    """From this time on, such as "18:00"."""
+    end: Annotated[str, AfterValidator(_time_of_day)]
+    """Up to this time."""
+    bandwidth: ByteSize
+    """Bytes a second; 0: no limit."""
+
+
 class PublishConfig(Section):
     """How Bilibili is talked to."""
 
@@ -263,7 +201,11 @@ class PublishConfig(Section):
     line: str = "auto"
     """Upload line: auto measures them, or a name such as bda2, tx, txa, bldsa."""
     parallel_parts: Annotated[PositiveInt, Field(le=16)] = 3
-    """Parts of a file sent at the same time."""
+    """Parts of a file sent at the same time; fewer when Bilibili says so."""
+    bandwidth: ByteSize = ByteSize(0)
+    """Bytes a second for all uploads together; 0: no limit."""
+    bandwidth_by_time: list[BandwidthWindow] = []
+    """Other limits at certain times of the day."""
     part_attempts: PositiveInt = 5
     """Tries for one part before the whole file waits."""
     timeout_seconds: Seconds = 60.0
@@ -274,6 +216,12 @@ class PublishConfig(Section):
     """Wait after the first failed try; doubles up to an hour."""
     submit_interval_seconds: SecondsOrZero = 60.0
     """Between two submissions of one account."""
+    submits_per_hour: PositiveInt = 5
+    """More than this many submissions of one account wait; Bilibili locks accounts that submit too often."""
+    submits_per_day: PositiveInt = 30
+    """The same for 24 hours."""
+    parts_per_submission: Annotated[PositiveInt, Field(le=100)] = 100
+    """More parts go into a further submission. Bilibili takes 100, in some zones 50."""
     lookup_seconds: Seconds = 120.0
     """A submit without an answer is looked for in the account's list at once and again after this time; only when it
     is in neither is it sent once more."""
@@ -281,6 +229,30 @@ class PublishConfig(Section):
     """How often a submission is looked at until Bilibili shows every part."""
     workers: PositiveInt = 1
     """Files uploaded at the same time."""
+
+    def bandwidth_at(self, at: time) -> int:
+        """Bytes a second at a time of the day; 0: no limit. Of windows that overlap the first one counts."""
+        now = at.strftime("%H:%M")
+        for window in self.bandwidth_by_time:
+            inside = window.start <= now < window.end
+            if inside or (window.end <= window.start and (now >= window.start or now < window.end)):
+                return window.bandwidth
+        return self.bandwidth
+
+
+class RetentionConfig(Section):
+    """What becomes of a file once Bilibili shows it. Nothing else is ever deleted; `biliupd pin` keeps one for good."""
+
+    after_publishing: Literal["keep", "delete", "move"] = "keep"
+    """At once: keep it, delete it, or move it to move_to."""
+    move_to: FilePath | None = None
+    """Folder for what is moved, outside the watched ones."""
+    days: Annotated[float, Field(ge=0, le=36500)] = 0
+    """Delete published files that are older; 0: never."""
+    size: ByteSize = ByteSize(0)
+    """Delete the oldest published files when all published ones together are larger; 0: never."""
+    count: Annotated[int, Field(ge=0)] = 0
+    """The same by their number; 0: never."""
 
 
 class ControlConfig(Section):
@@ -325,6 +297,7 @@ class Config(Section):
     watch: WatchConfig = _section()
     edit: EditConfig = _section()
     publish: PublishConfig = _section()
+    retention: RetentionConfig = _section()
     control: ControlConfig = _section()
     log: LogConfig = _section()
 
@@ -357,92 +330,16 @@ def load(path: Path, answers: Callable[[str], bool] = lambda url: True) -> Confi
 
 def parse(raw: bytes, *, base: Path, name: str = "config", answers: Callable[[str], bool] = lambda url: True) -> Config:
     """The same for text at hand; relative paths are relative to `base`."""
-    content, lines, problems = _compose(raw, name)
-    config: Config | None = None
-    try:
-        config = Config.model_validate(content if content is not None else {}, context={"base": base})
-    except ValidationError as error:
-        for item in error.errors():
-            where, text = _explain(item, content)
-            problems.append(_located(lines, where, text))
-    problems += [_located(lines, where, text) for where, text in _contradictions(content, base, answers)]
-    if problems or config is None:
-        raise ConfigError(problems, hint=f"mend {name}; nothing of it is in force")
-    return config
+    return read(
+        Config, raw, name=name, context={"base": base},
+        contradictions=lambda content: _contradictions(content, base, answers),
+    )  # fmt: skip
 
 
-def _compose(raw: bytes, name: str) -> tuple[Any, dict[_Path, int], list[str]]:
-    """The plain content of a YAML text, the line of each path in it, and what is wrong with its form."""
-    if len(raw) > LARGEST_FILE_BYTES:
-        raise ConfigError([f"{name}: larger than {LARGEST_FILE_BYTES} bytes"])
-    try:
-        node = yaml.compose(raw, Loader=yaml.SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        raise ConfigError([f"{name} {_misread(raw, error)}"], hint=f"mend {name}; nothing of it is in force") from error
-    except yaml.reader.ReaderError as error:
-        line = raw[: error.position].count(b"\n") + 1
-        raise ConfigError(
-            [f"{name} (line {line}): not text: {error.reason}"], hint="save it as UTF-8, without control characters"
-        ) from error
-    except (yaml.YAMLError, UnicodeError) as error:
-        raise ConfigError([f"{name}: not YAML: {error}"], hint="save it as UTF-8") from error
-    except RecursionError as error:
-        raise ConfigError([f"{name}: nested too deeply"]) from error
-    lines: dict[_Path, int] = {}
-    problems: list[str] = []
-    constructor = yaml.SafeLoader("")
-
-    def build(node: yaml.Node, path: _Path) -> Any:
-        lines.setdefault(path, node.start_mark.line + 1)
-        if len(lines) > LARGEST_NODE_COUNT or len(path) > 20:
-            raise ConfigError([f"{name} (line {node.start_mark.line + 1}): too many values, or nested too deeply"])
-        if isinstance(node, yaml.CollectionNode) and node.tag not in _PLAIN_TAGS:
-            problems.append(_located(lines, path, f"the tag {node.tag} has no meaning here"))
-        if isinstance(node, yaml.MappingNode):
-            content: dict[str, Any] = {}
-            constructor.flatten_mapping(node)  # <<: *anchor
-            for key_node, value_node in node.value:
-                key = str(build_scalar(key_node))
-                lines[*path, key] = key_node.start_mark.line + 1
-                if key in content:
-                    problems.append(_located(lines, (*path, key), "written twice"))
-                content[key] = build(value_node, (*path, key))
-            return content
-        if isinstance(node, yaml.SequenceNode):
-            return [build(item, (*path, n)) for n, item in enumerate(node.value)]
-        return build_scalar(node)
-
-    def build_scalar(node: yaml.Node) -> Any:
-        try:
-            return constructor.construct_object(node, deep=True)
-        except (yaml.YAMLError, ValueError) as error:
-            problem = error.problem if isinstance(error, yaml.MarkedYAMLError) else error
-            problems.append(f"{name} (line {node.start_mark.line + 1}): {problem}")
-            return None
-
-    return (build(node, ()) if node is not None else None), lines, problems
-
-
-def _misread(raw: bytes, error: yaml.MarkedYAMLError) -> str:
-    """What the YAML parser stumbled over, with the remedy for what people really write."""
-    at, began = error.problem_mark, error.context_mark
-    number = at.line + 1 if at else 1
-    text = f"(line {number}): not YAML: {error.problem}"
-    if began and began.line + 1 != number and error.context:
-        text += f", {error.context} that begins in line {began.line + 1}"
-    if "'\\t'" in str(error.problem):
-        return text + "; indent with spaces, not with tabs"
-    lines = raw.decode("utf-8", "replace").splitlines()
-    for n in (number, number - 1):
-        if 0 < n <= len(lines) and "：" in lines[n - 1]:
-            return text + f"; {_FULL_WIDTH} (line {n})"
-    return text
-
-
-def _contradictions(content: Any, base: Path, answers: Callable[[str], bool]) -> Iterator[tuple[_Path, str]]:
+def _contradictions(content: Any, base: Path, answers: Callable[[str], bool]) -> Iterator[tuple[KeyPath, str]]:
     """What no single value shows. Looks at the plain content, so that one bad value elsewhere hides none of it."""
 
-    def entries(section: str) -> Iterator[tuple[_Path, dict[str, Any]]]:
+    def entries(section: str) -> Iterator[tuple[KeyPath, dict[str, Any]]]:
         found = content.get(section) if isinstance(content, dict) else None
         items = enumerate(found) if isinstance(found, list) else found.items() if isinstance(found, dict) else ()
         yield from (((section, key), item) for key, item in items if isinstance(item, dict))
@@ -451,14 +348,14 @@ def _contradictions(content: Any, base: Path, answers: Callable[[str], bool]) ->
     for path, entry in (*entries("streamers"), *entries("drop_folders")):
         template, account = entry.get("template", "default"), entry.get("account")
         if isinstance(template, str) and template not in ["default", *names["templates"]]:
-            yield (*path, "template"), f"there is no template {template!r}" + _near(template, names["templates"])
+            yield (*path, "template"), f"there is no template {template!r}" + near(template, names["templates"])
         if isinstance(account, str) and account not in names["accounts"]:
-            yield (*path, "account"), f"there is no account {account!r}" + _near(account, names["accounts"])
-    seen: dict[str, _Path] = {}
+            yield (*path, "account"), f"there is no account {account!r}" + near(account, names["accounts"])
+    seen: dict[str, KeyPath] = {}
     for path, entry in entries("streamers"):
         name, url = entry.get("name"), entry.get("url")
         if isinstance(name, str) and (first := seen.setdefault(name.casefold(), path)) != path:
-            yield (*path, "name"), f"{_dotted(first)} has this name already"
+            yield (*path, "name"), f"{dotted(first)} has this name already"
         if isinstance(url, str) and not answers(url):
             shown = re.sub(r"//[^/]*@", "//***@", url)
             yield (*path, "url"), (
@@ -466,70 +363,31 @@ def _contradictions(content: Any, base: Path, answers: Callable[[str], bool]) ->
                 "that of a stream, with https:// in front and .flv or .m3u8 at its end")
     recordings = content.get("recordings") if isinstance(content, dict) else None
     root = recordings.get("directory", "recordings") if isinstance(recordings, dict) else "recordings"
-    watched: list[tuple[_Path, Any]] = [(("recordings", "directory"), root)]
+    watched: list[tuple[KeyPath, Any]] = [(("recordings", "directory"), root)]
     watched += [((*path, "directory"), entry.get("directory")) for path, entry in entries("drop_folders")]
-    roots: list[tuple[_Path, Path]] = []
+    roots: list[tuple[KeyPath, Path]] = []
     for path, text in watched:
         try:
-            directory = Path(os.path.normpath(_absolute(base, Path(text))))
+            directory = Path(os.path.normpath(absolute(base, Path(text))))
         except (TypeError, ValueError):
             continue  # the model says so
         for other_path, other in roots:
             if directory.is_relative_to(other) or other.is_relative_to(directory):
-                yield path, f"overlaps {_dotted(other_path)}: watched folders stay apart"
+                yield path, f"overlaps {dotted(other_path)}: watched folders stay apart"
         roots.append((path, directory))
     for path, entry in entries("templates"):
-        if entry.get("copyright") == 2 and not entry.get("source"):
-            yield (*path, "copyright"), "2 (repost) needs source"
+        yield from ((path + below, text) for below, text in template_contradictions(entry))
+    retention = content.get("retention") if isinstance(content, dict) else None
+    if isinstance(retention, dict):
+        yield from _retention_contradictions(retention, base, [root for _, root in roots])
 
 
-def _explain(item: typing.Mapping[str, Any], content: Any) -> tuple[_Path, str]:
-    where: _Path = tuple(item["loc"])
-    kind, given = item["type"], item.get("input")
-    if kind == "extra_forbidden":
-        return where, "there is no such setting" + _near(str(where[-1]), _fields_at(where[:-1]))
-    if kind == "missing":
-        return where, "must be given"
-    if given is None and kind.endswith("_type"):
-        return where, "is empty: give it a value, or leave it out"
-    if kind == "model_type":
-        wide = f"; {_FULL_WIDTH}" if "：" in str(given) else ""
-        return where, f"is not of the right form: {given!r}" + wide
-    if kind == "string_type" and isinstance(given, int | float | date):
-        return where, f"is read as something else than text ({given}): put it into quotes"
-    text = item["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
-    shown = "" if isinstance(given, dict | list | BaseModel) else f", not {given!r}"
-    return where, text[:1].lower() + text[1:] + ("" if kind == "value_error" else shown)
-
-
-def _fields_at(path: _Path) -> list[str]:
-    """Names of the settings at a place, for "did you mean"."""
-    model: Any = Config
-    for step in path:
-        if isinstance(model, type) and issubclass(model, BaseModel):
-            model = model.model_fields[str(step)].annotation if str(step) in model.model_fields else None
-        elif model is not None:  # list[X] or dict[str, X]: the step is an index or a name of the user's
-            model = typing.get_args(model)[-1] if typing.get_args(model) else None
-    return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
-
-
-def _near(word: str, known: typing.Iterable[str]) -> str:
-    known = list(known)
-    near = difflib.get_close_matches(word, known, 1, 0.6)
-    if near:
-        return f": did you mean {near[0]}?"
-    return f"; there are {', '.join(known)}" if known else ""
-
-
-def _dotted(path: _Path) -> str:
-    text = ""
-    for step in path:
-        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else str(step)
-    return text or "the file"
-
-
-def _located(lines: dict[_Path, int], path: _Path, text: str) -> str:
-    known = path
-    while known and known not in lines:
-        known = known[:-1]
-    return f"{_dotted(path)} (line {lines.get(known, 1)}): {text}"
+def _retention_contradictions(entry: dict[str, Any], base: Path, roots: list[Path]) -> Iterator[tuple[KeyPath, str]]:
+    path, target = ("retention", "move_to"), entry.get("move_to")
+    if entry.get("after_publishing") == "move" and not target:
+        yield path, "must be given when after_publishing is move"
+    if isinstance(target, str):
+        with contextlib.suppress(ValueError):  # the model says so
+            directory = Path(os.path.normpath(absolute(base, Path(target))))
+            if any(directory.is_relative_to(root) or root.is_relative_to(directory) for root in roots):
+                yield path, "lies in a watched folder: what is moved there would be published again"

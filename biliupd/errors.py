@@ -33,11 +33,22 @@ class PermanentError(BiliupdError):
 
 
 class UnknownOutcome(BiliupdError):
-    """A submission was sent and no answer came back: it may exist. Look it up, never send it again blindly."""
+    """A submission was sent and may exist. Look it up, never send it again blindly.
+
+    `refused`: this very request was refused, but in a way that an earlier one may have caused.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", refused: bool = False) -> None:
+        super().__init__(message, hint=hint)
+        self.refused = refused
 
 
 class NeedsPerson(TemporaryError):
     """Waits for a person: an account is logged out, ffmpeg is missing. Nothing counts as a failed try."""
+
+
+class Cooling(NeedsPerson):
+    """A site wants an account to keep quiet: everything that uses it waits, longer each time it happens again."""
 
 
 class Stopped(BiliupdError):

@@ -89,7 +89,7 @@ templates:
         "streamers[1].template (line 11): there is no template 'defualt': did you mean default?",
         "streamers[1].account (line 12): there is no account 'mian': did you mean main?",
         "wacth (line 3): there is no such setting: did you mean watch?",
-        "templates.default.title (line 15): there is no placeholder {streamr}; did you mean {streamer}?",
+        "templates.default.title (line 15): there is no placeholder {streamr}: did you mean {streamer}?",
         "templates.default.copyright (line 15): 2 (repost) needs source",
     ):
         assert any(line.startswith(part) for line in found), (part, found)

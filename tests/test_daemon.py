@@ -171,9 +171,9 @@ def test_bare_addresses_and_what_streamlink_knows_take_the_same_way(world):
 def test_a_dead_thread_ends_the_process_so_that_a_new_daemon_takes_over(world):
     world.save()
     code = (
-        "import biliupd.pipeline as p; from biliupd.cli import main\n"
+        "from biliupd.pipeline.editing import Editing; from biliupd.cli import main\n"
         "def turn(self): raise RuntimeError('bug')\n"
-        "p.Pipeline.edit_turn = turn; main()"
+        "Editing.turn = turn; main()"
     )
     ended = subprocess.run(
         [sys.executable, "-c", code, "run", "-c", str(world.path)], capture_output=True, text=True, timeout=40

@@ -16,6 +16,7 @@ from biliupd.catalog.sync import Changes, Found
 from biliupd.config import Account, Config, DropFolder, EditConfig, PublishConfig, Streamer, Template
 from biliupd.errors import TemporaryError
 from biliupd.pipeline import Pipeline
+from biliupd.pipeline.desk import Desk
 from biliupd.publish import submission as bilibili
 from biliupd.rehearsal.bilibili import Bilibili
 
@@ -80,7 +81,7 @@ class Bench:
 
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    monkeypatch.setattr("biliupd.pipeline.COLLECT_SECONDS", 0.0)  # here one thread does it all
+    monkeypatch.setattr("biliupd.pipeline.submitting.COLLECT_SECONDS", 0.0)  # here one thread does it all
     bench = Bench(tmp_path, attempts=3)
     yield bench
     bench.bilibili.close()
@@ -112,10 +113,10 @@ def test_a_person_may_try_a_held_video_again(bench, clip):
 
 
 def test_each_wait_is_longer_than_the_one_before_up_to_an_hour(bench):
-    bench.pipeline.config = bench.config.model_copy(
+    desk = Desk(bench.config.model_copy(
         update={"publish": bench.config.publish.model_copy(update={"retry_seconds": 30.0})}
-    )
-    waits = [bench.pipeline._wait_seconds(attempts, ValueError()) for attempts in range(1, 20)]
+    ), bench.catalog)  # fmt: skip
+    waits = [desk.wait_seconds(attempts, ValueError()) for attempts in range(1, 20)]
     assert 24 <= waits[0] <= 36
     assert 48 <= waits[1] <= 72
     assert max(waits) <= 3600 * 1.2
@@ -146,9 +147,11 @@ def test_an_account_that_needs_a_person_rests_and_nothing_counts_as_a_failed_try
     assert bench.submission()["attempts"] == 0
     assert bench.submission()["state"] == "collecting"
     assert bench.video(id)["state"] == State.UPLOADED
-    reason, until = records.account_waits(bench.catalog.db, "main")
-    assert "stop it" in reason
-    assert until > datetime.now(UTC).isoformat()
+    account = records.account_row(bench.catalog.db, "main")
+    assert account["state"] == ("waiting" if code == -101 else "cooling")
+    assert "stop it" in account["reason"]
+    assert account["retry_at"] > datetime.now(UTC).isoformat()
+    assert account["hint"]
 
 
 def test_an_account_that_is_told_to_stop_while_its_review_is_looked_at_rests_too(bench, clip):
@@ -157,7 +160,7 @@ def test_an_account_that_is_told_to_stop_while_its_review_is_looked_at_rests_too
     bench.everything(lambda: bench.asked("submit") and bench.submission()["state"] == "submitted")
     bench.bilibili.refuse("view", -352, "stop it", times=1000)
     bench.catalog.db.execute("update submissions set retry_at = null")
-    bench.everything(lambda: records.account_waits(bench.catalog.db, "main"))
+    bench.everything(lambda: records.account_row(bench.catalog.db, "main")["state"] == "cooling")
     asked = len(bench.bilibili.requests)
     bench.catalog.db.execute("update submissions set retry_at = null")
     for _ in range(5):
@@ -211,7 +214,7 @@ def test_a_file_that_vanishes_is_missing_not_held(bench, clip):
 
 def test_what_nobody_wants_published_stays_ready_and_says_why(bench, clip):
     folder = bench.config.drop_folders[0].model_copy(update={"upload": False})
-    bench.pipeline.config = bench.config.model_copy(update={"drop_folders": [folder]})
+    bench.pipeline.apply(bench.config.model_copy(update={"drop_folders": [folder]}))
     id = bench.add(clip)
     bench.everything(lambda: bench.video(id)["waits_for"])
     assert bench.video(id)["state"] == State.READY
@@ -245,7 +248,7 @@ def test_an_outcome_is_written_down_though_the_catalog_was_busy_just_then(bench,
     assert len(bench.bilibili.archives) == 1
 
 
-@pytest.mark.parametrize(("room", "name"), [(submissions, "of_video"), (videos, "edited"), (videos, "sends_by")])
+@pytest.mark.parametrize(("room", "name"), [(submissions, "of_video"), (videos, "edited"), (videos, "session")])
 def test_a_claimed_video_is_not_stranded_by_a_catalog_that_is_busy_for_a_moment(bench, clip, monkeypatch, room, name):
     busy, real = [TemporaryError("the catalog cannot be written: database is locked")], getattr(room, name)
 

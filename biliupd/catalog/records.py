@@ -125,22 +125,27 @@ def has_task(db: Database, id: str) -> bool:
     return db.execute("select 1 from tasks where id = ?", [id]).fetchone() is not None
 
 
-def account(db: Database, name: str, state: str, reason: str = "", retry_at: str | None = None) -> bool:
-    """How an account stands: ok, or waiting (for a person, or for a site that said stop); True when that is news."""
+def account(db: Database, name: str, state: str, reason: str = "", retry_at: str | None = None, **facts: Any) -> bool:
+    """How an account stands: ok, waiting (for a person) or cooling (a site said stop); True when that is news.
+
+    `facts` are further columns: hint, mid, uname, checked_at, expires_at.
+    """
     with write(db):
         known = db.execute("select state, reason from accounts where name = ?", [name]).fetchone()
-        rows(db, "accounts").upsert(
-            {"name": name, "state": state, "reason": reason, "retry_at": retry_at, "updated_at": now()}, pk="name"
-        )
+        row = {"name": name, "state": state, "reason": reason, "retry_at": retry_at, "updated_at": now(), **facts}
+        rows(db, "accounts").upsert(row, pk="name")
     return bool(known != (state, reason))
 
 
-def account_waits(db: Database, name: str) -> tuple[str, str] | None:
-    """Why and until when an account must not be used; None when it may be."""
-    found = db.execute(
-        "select reason, retry_at from accounts where name = ? and state = 'waiting' and retry_at > ?", [name, now()]
-    ).fetchone()
-    return (str(found[0]), str(found[1])) if found else None
+def account_row(db: Database, name: str) -> dict[str, Any] | None:
+    """What is known of an account, by column; None when it was never used."""
+    return next(iter(db.query("select * from accounts where name = ?", [name])), None)
+
+
+def live_cover(db: Database, broadcast: str | None) -> str:
+    """Address of the picture a room showed during a broadcast; empty when there is none."""
+    found = db.execute("select cover_url from broadcasts where id = ?", [broadcast]).fetchone()
+    return str(found[0] or "") if found else ""
 
 
 def notice(db: Database, key: str, text: str) -> None:

@@ -12,6 +12,12 @@ def first(db: Database) -> None:
     db.executescript(_FIRST)
 
 
+@migrations()
+def publishing(db: Database) -> None:
+    """Uploads that resume, submissions that grow and go on in another one, files that may be removed."""
+    db.executescript(_PUBLISHING)
+
+
 _FIRST = """
 create table streamers (
     id integer primary key,
@@ -161,4 +167,28 @@ create table sessions (
     expires_at text not null,
     created_at text not null
 )
+"""
+
+_PUBLISHING = """
+alter table uploads add column session text;                -- what it needs to go on after a restart (a secret)
+alter table uploads add column bytes_per_second real not null default 0;
+alter table uploads add column eta_seconds real;
+alter table uploads add column source_size integer;         -- the file as it was read, so that no other is removed
+alter table uploads add column source_mtime_ns integer;
+alter table submissions add column folder text;             -- a dropped folder, absolute
+alter table submissions add column continues integer references submissions(id);
+alter table submissions add column body text not null default '{}';  -- as it was sent: what an edit must say again
+alter table submissions add column refused text not null default '';  -- an answer that an earlier submit may explain
+alter table submissions add column review_state integer;
+alter table submissions add column review text not null default '';
+create index submissions_of_broadcast on submissions(broadcast_id);
+create index submissions_of_folder on submissions(folder) where folder is not null;
+alter table videos add column pinned integer not null default 0;
+alter table videos add column removed_at text;              -- its file was deleted or moved, because it is published
+create index videos_published on videos(uploaded_at) where state = 'published' and removed_at is null;
+alter table accounts add column mid integer;
+alter table accounts add column uname text not null default '';
+alter table accounts add column checked_at text;
+alter table accounts add column expires_at text;
+alter table accounts add column hint text not null default ''
 """

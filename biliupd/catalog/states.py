@@ -34,6 +34,7 @@ class Stage(StrEnum):
     COLLECTING = "collecting"  #: waits for its videos
     SUBMITTING = "submitting"  #: may have been sent
     SUBMITTED = "submitted"  #: has a bvid
+    APPENDING = "appending"  #: an edit that adds parts may have been sent
     PUBLISHED = "published"  #: Bilibili shows every part
     HELD = "held"  #: for a person
 
@@ -54,8 +55,9 @@ VIDEO_MOVES: dict[State, set[State]] = {
 SUBMISSION_MOVES: dict[Stage, set[Stage]] = {
     _S.COLLECTING: {_S.SUBMITTING, _S.HELD},
     _S.SUBMITTING: {_S.SUBMITTED, _S.COLLECTING, _S.HELD},
-    _S.SUBMITTED: {_S.PUBLISHED, _S.HELD},
-    _S.PUBLISHED: set(),
+    _S.SUBMITTED: {_S.PUBLISHED, _S.APPENDING, _S.HELD},
+    _S.APPENDING: {_S.SUBMITTED, _S.HELD},
+    _S.PUBLISHED: {_S.APPENDING},
     _S.HELD: {_S.COLLECTING, _S.SUBMITTING, _S.SUBMITTED},
 }
 

@@ -1,56 +1,92 @@
 """Rows of submissions: one per broadcast, or per file that came without one."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
 
 from sqlite_utils import Database
 
-from biliupd.catalog.database import now, write
+from biliupd.catalog.database import now, stamp, write
 from biliupd.catalog.states import Stage, State, advance, move, rows
 from biliupd.catalog.videos import Video
 
 Submission = Mapping[str, Any]  #: a row of `submissions`, by column
 
 _STANDS_ASIDE = (State.IGNORED, State.MISSING)
+_AT_BILIBILI = (State.UPLOADING, State.UPLOADED, State.PUBLISHED)
+_DONE = (State.UPLOADED, State.PUBLISHED)
 
 
-def account_of(db: Database, video: Video, wanted: str) -> str:
+def account_of(db: Database, video: Video, wanted: str, folder: str = "") -> str:
     """The account for a video's upload: that of the parts uploaded before it, which no other can submit."""
     found = db.execute(
-        "select account from submissions s where (id = ? or (broadcast_id = ? and state = ?))"
-        " and exists (select 1 from videos v where v.submission_id = s.id and v.state in (?, ?))",
-        [video["submission_id"], video["broadcast_id"], Stage.COLLECTING, State.UPLOADING, State.UPLOADED],
+        "select account from submissions s where (id = ? or broadcast_id = ? or folder = ?)"
+        " and exists (select 1 from videos v where v.submission_id = s.id and v.state in (?, ?, ?))"
+        " order by id desc limit 1",
+        [video["submission_id"], video["broadcast_id"], folder or None, *_AT_BILIBILI],
     ).fetchone()
     return str(found[0]) if found else wanted
 
 
-def of_video(db: Database, video: Video, account: str) -> int:
-    """The submission a video belongs to, made when it is the first one; submitted ones take no further video."""
+def of_video(db: Database, video: Video, account: str, folder: str = "") -> int:
+    """The submission a video belongs to, made when it is the first one of its broadcast, or of the dropped `folder`.
+
+    A video that comes after its submission was sent belongs to it all the same: it is appended.
+    """
     if video["submission_id"] is not None:
         with write(db):
             rows(db, "submissions").update(video["submission_id"], {"account": account})
         return int(video["submission_id"])
     broadcast = video["broadcast_id"]
-    key = f"broadcast:{broadcast}" if broadcast else f"file:{video['id']}"
+    group = f"broadcast:{broadcast}" if broadcast else f"folder:{folder}" if folder else f"file:{video['id']}"
     with write(db):
         found = db.execute(
-            "select id from submissions where (key = ? or key like ? || '#%') and state = ?",
-            [key, key, Stage.COLLECTING],
+            "select id, state, account from submissions where (broadcast_id = ? or folder = ? or key = ?)"
+            " order by id desc limit 1",
+            [broadcast, folder or None, group],
         ).fetchone()
-        if found is None:
-            (same,) = db.execute(
-                "select count(*) from submissions where key = ? or key like ? || '#%'", [key, key]
-            ).fetchone()
-            at = now()
-            found = db.execute(
-                "insert into submissions (key, broadcast_id, account, state, since, created_at)"
-                " values (?, ?, ?, ?, ?, ?) returning id",
-                [f"{key}#{same + 1}" if same else key, broadcast, account, Stage.COLLECTING, at, at],
-            ).fetchone()
-        rows(db, "submissions").update(found[0], {"account": account})
-        rows(db, "videos").update(video["id"], {"submission_id": found[0]})
-    return int(found[0])
+        if found and (found[1] == Stage.COLLECTING or found[2] == account):
+            id = int(found[0])
+        else:
+            id = _insert(db, group, account, broadcast, folder, continues=None)
+        if found is None or found[1] == Stage.COLLECTING:
+            rows(db, "submissions").update(id, {"account": account})
+        rows(db, "videos").update(video["id"], {"submission_id": id})
+    return id
+
+
+def _insert(
+    db: Database, group: str, account: str, broadcast: str | None, folder: str | None, continues: int | None
+) -> int:
+    (same,) = db.execute(
+        "select count(*) from submissions where key = ? or key like ? || '#%'", [group, group]
+    ).fetchone()
+    at, key = now(), f"{group}#{same + 1}" if same else group
+    row = {
+        "key": key, "broadcast_id": broadcast, "folder": folder or None, "account": account, "continues": continues,
+        "state": Stage.COLLECTING, "since": at, "created_at": at,
+    }  # fmt: skip
+    return int(cast(int, rows(db, "submissions").insert(row).last_pk))
+
+
+def split(db: Database, submission: Submission, most: int) -> int | None:
+    """What is more than `most` parts goes on in a further submission, which is returned; None when it is not more."""
+    found = parts(db, submission["id"])
+    unsent = [video["id"] for video in found if not video["bvid"]]
+    surplus = unsent[max(most - (len(found) - len(unsent)), 0) :]
+    if not surplus:
+        return None
+    with write(db):
+        group = str(submission["key"]).partition("#")[0]
+        further = _insert(
+            db, group, submission["account"], submission["broadcast_id"], submission["folder"],
+            continues=submission["id"],
+        )  # fmt: skip
+        for id in surplus:
+            rows(db, "videos").update(id, {"submission_id": further})
+    return further
 
 
 def due(db: Database, stage: Stage) -> list[Submission]:
@@ -64,23 +100,47 @@ def due(db: Database, stage: Stage) -> list[Submission]:
     )
 
 
+def get(db: Database, id: int) -> Submission | None:
+    """One row, or None."""
+    return next(iter(db.query("select * from submissions where id = ?", [id])), None)
+
+
 def parts(db: Database, id: int) -> list[Video]:
     """Its videos with what their upload left, in the order of recording; without those that stand aside."""
-    return list(
-        db.query(
-            "select v.*, u.filename, u.cid from videos v left join uploads u on u.video_id = v.id"
-            " where v.submission_id = ? and v.state not in (?, ?) order by v.file_path",
-            [id, *_STANDS_ASIDE],
-        )
+    found = db.query(
+        "select v.*, u.filename, u.cid from videos v left join uploads u on u.video_id = v.id"
+        " where v.submission_id = ? and v.state not in (?, ?)",
+        [id, *_STANDS_ASIDE],
     )
+    return sorted(found, key=lambda video: _natural(video["file_path"]))
 
 
-def obstacle(db: Database, submission: Submission) -> str:
-    """What a collecting submission waits for; empty when it is complete."""
+def _natural(path: str) -> tuple[tuple[str, int, str], ...]:
+    """Sorts P2 before P10, and a folder's files as people number them."""
+    found = re.findall(r"([^0-9]*)([0-9]*)", path)
+    return tuple((text.casefold(), int(number or 0), text) for text, number in found)
+
+
+def obstacle(db: Database, submission: Submission, *, early: bool = False, quiet_seconds: float = 0.0) -> str:
+    """What a collecting submission waits for; empty when it is complete.
+
+    With `early` its first parts are enough: the others are appended. A dropped folder is complete when nothing new
+    came for `quiet_seconds`.
+    """
     found = parts(db, submission["id"])
     if not found:
         return "no part is left: its files are missing or ignored"
-    broadcast = submission["broadcast_id"]
+    if early:
+        return "" if leading(db, found) else f"its first part: {found[0]['title']} is {found[0]['state']}"
+    why = _more_to_come(db, submission, quiet_seconds)
+    late = [video for video in found if video["state"] not in _DONE]
+    if not why and late:
+        return f"{len(late)} of {len(found)} parts: {late[0]['title']} is {late[0]['state']}"
+    return why
+
+
+def _more_to_come(db: Database, submission: Submission, quiet_seconds: float) -> str:
+    broadcast, folder = submission["broadcast_id"], submission["folder"]
     if broadcast is not None:
         ended, expected = db.execute("select ended_at, parts from broadcasts where id = ?", [broadcast]).fetchone()
         if ended is None:
@@ -88,24 +148,83 @@ def obstacle(db: Database, submission: Submission) -> str:
         (known,) = db.execute("select count(*) from videos where broadcast_id = ?", [broadcast]).fetchone()
         if known < expected:
             return f"{expected - known} of its {expected} files, not catalogued yet"
-        open_rows = db.execute(
-            "select title, state from videos where broadcast_id = ? and submission_id is null and state not in (?, ?)",
-            [broadcast, *_STANDS_ASIDE],
+        where, values = "broadcast_id = ?", [broadcast]
+    elif folder is not None:
+        where, values = "file_path > ? and file_path < ?", [f"{folder}/", f"{folder}0"]  # 0 comes after /
+        (newest,) = db.execute(f"select max(created_at) from videos where {where}", values).fetchone()
+        if newest and newest > stamp(datetime.now(UTC) - timedelta(seconds=quiet_seconds)):
+            return "something new may come into its folder"
+    else:
+        return ""
+    open_rows = db.execute(
+        f"select title, state from videos where {where} and submission_id is null and state not in (?, ?)",
+        [*values, *_STANDS_ASIDE],
+    ).fetchall()
+    return f"{len(open_rows)} of its videos: {open_rows[0][0]} is {open_rows[0][1]}" if open_rows else ""
+
+
+def leading(db: Database, found: Sequence[Video]) -> list[Video]:
+    """The parts that may go now so that the order stays that of recording: up to the first that is still on its way.
+
+    A held part is not waited for; it finds its place in the order when a person lets it go on.
+    """
+    first = next((video for video in found if video["state"] not in _DONE and video["state"] != State.HELD), None)
+    before = found[: found.index(first)] if first is not None else found
+    if found and found[0]["broadcast_id"]:
+        waiting = db.execute(
+            "select file_path from videos where broadcast_id = ? and submission_id is null and state not in (?, ?, ?)",
+            [found[0]["broadcast_id"], *_STANDS_ASIDE, State.HELD],
         ).fetchall()
-        if open_rows:
-            return f"{len(open_rows)} of its videos: {open_rows[0][0]} is {open_rows[0][1]}"
-    late = [video for video in found if video["state"] != State.UPLOADED]
-    if late:
-        return f"{len(late)} of {len(found)} parts: {late[0]['title']} is {late[0]['state']}"
-    return ""
+        bound = min((_natural(path) for (path,) in waiting), default=None)
+        before = [video for video in before if bound is None or _natural(video["file_path"]) < bound]
+    return [video for video in before if video["state"] in _DONE]
 
 
-def begin(db: Database, submission: Submission, title: str, filenames: Sequence[str], owner: str) -> bool:
+def with_more(db: Database) -> list[Submission]:
+    """Sent submissions with uploaded videos that Bilibili does not have in them yet, and whose time has come."""
+    return list(
+        db.query(
+            "select * from submissions s where state in (?, ?) and owner is null"
+            " and (retry_at is null or retry_at <= ?)"
+            " and exists (select 1 from videos v where v.submission_id = s.id and v.state = ? and v.bvid is null)"
+            " order by id",
+            [Stage.SUBMITTED, Stage.PUBLISHED, now(), State.UPLOADED],
+        )
+    )
+
+
+def begin(db: Database, submission: Submission, body: Mapping[str, Any], owner: str) -> bool:
     """Claim it and write the intent down: from here on it may have been sent."""
-    facts = {"title": title, "filenames": json.dumps(list(filenames)), "submit_started_at": now(), "lookups": 0}
+    names = [video["filename"] for video in body["videos"]]
+    facts = {
+        "title": body["title"], "filenames": json.dumps(names), "body": json.dumps(body, ensure_ascii=False),
+        "submit_started_at": now(), "lookups": 0, "refused": "",
+    }  # fmt: skip
     return advance(
         db, submission["id"], Stage.COLLECTING, Stage.SUBMITTING, owner=owner, waits_for=None, retry_at=None, **facts
     )
+
+
+def begin_append(db: Database, submission: Submission, names: Sequence[str], owner: str) -> bool:
+    """Claim a sent one and write down what it shall hold: an edit may have been sent from here on."""
+    return advance(
+        db, submission["id"], Stage(submission["state"]), Stage.APPENDING, owner=owner, waits_for=None, retry_at=None,
+        filenames=json.dumps(list(names)),
+    )  # fmt: skip
+
+
+def appended(db: Database, submission: Submission) -> bool:
+    """Bilibili has every part that was written down; its review begins anew."""
+    names = filenames(submission)
+    with write(db):
+        done = advance(
+            db, submission["id"], Stage.APPENDING, Stage.SUBMITTED, attempts=0, retry_at=None, last_error=None
+        )
+        if done:
+            for video in parts(db, submission["id"]):
+                if video["filename"] in names:
+                    rows(db, "videos").update(video["id"], {"bvid": submission["bvid"]})
+    return done
 
 
 def filenames(submission: Submission) -> list[str]:
@@ -120,19 +239,33 @@ def accepted(db: Database, id: int, aid: int, bvid: str) -> bool:
             db, id, Stage.SUBMITTING, Stage.SUBMITTED, aid=aid, bvid=bvid, attempts=0, retry_at=None, last_error=None
         )
         if done:
-            db.execute("update videos set bvid = ? where submission_id = ? and state = ?", [bvid, id, State.UPLOADED])
+            row = get(db, id)
+            names = filenames(row) if row else []
+            for video in parts(db, id):
+                if video["filename"] in names:
+                    rows(db, "videos").update(video["id"], {"bvid": bvid})
     return done
 
 
 def shown(db: Database, id: int) -> bool:
-    """Bilibili shows every part."""
+    """Bilibili shows every part that it was sent."""
     with write(db):
         done = advance(db, id, Stage.SUBMITTED, Stage.PUBLISHED, retry_at=None, waits_for=None)
         if done:
             for video in parts(db, id):
-                if video["state"] == State.UPLOADED:
+                if video["state"] == State.UPLOADED and video["bvid"]:
                     move(db, video["id"], State.UPLOADED, State.PUBLISHED)
     return done
+
+
+def reviewed(db: Database, id: int, state: int, text: str) -> None:
+    """How Bilibili's review stands, with its reason; written only when it changed."""
+    with write(db):
+        db.execute(
+            "update submissions set review_state = ?, review = ?"
+            " where id = ? and (review_state is not ? or review != ?)",
+            [state, text, id, state, text],
+        )
 
 
 def wait(db: Database, id: int, why: str, until: str | None) -> None:
@@ -155,12 +288,6 @@ def failed(
     with write(db):
         rows(db, "submissions").update(submission["id"], {**values, "owner": None})
     return True
-
-
-def last_submit(db: Database, account: str) -> str | None:
-    """When this account last submitted anything."""
-    (at,) = db.execute("select max(submit_started_at) from submissions where account = ?", [account]).fetchone()
-    return str(at) if at else None
 
 
 def retry(db: Database, id: int) -> bool:

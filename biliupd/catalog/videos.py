@@ -99,7 +99,7 @@ def release(db: Database) -> int:
         for (id,) in db.execute("select id from videos where state = ?", [old]).fetchall():
             count += move(db, id, old, rest, retry_at=None)
     with write(db):
-        db.execute("update submissions set owner = null where state = ?", [Stage.SUBMITTING])
+        db.execute("update submissions set owner = null where state in (?, ?)", [Stage.SUBMITTING, Stage.APPENDING])
     return count
 
 
@@ -112,43 +112,76 @@ def retry(db: Database, id: int) -> bool:
     return move(db, id, State.HELD, State.RECORDED, **fresh, again=1)
 
 
-def progress(db: Database, video: int, sent: int, total: int) -> None:
-    """How much of a running upload has arrived, in bytes."""
+def progress(db: Database, video: int, sent: int, total: int, rate: float, eta: float | None) -> None:
+    """How much of a running upload has arrived, in bytes, how fast (bytes a second), and the seconds it still takes."""
     with write(db):
-        db.execute("update uploads set bytes_sent = ?, bytes_total = ? where video_id = ?", [sent, total, video])
+        db.execute(
+            "update uploads set bytes_sent = ?, bytes_total = ?, bytes_per_second = ?, eta_seconds = ?"
+            " where video_id = ?",
+            [sent, total, rate, eta, video],
+        )
+
+
+def keep_session(db: Database, video: int, session: str | None, line: str) -> None:
+    """What an upload needs to go on after a restart, as text; None when there is nothing to go on with."""
+    with write(db):
+        db.execute("update uploads set session = ?, line = ? where video_id = ?", [session, line, video])
+
+
+def session(db: Database, video: int) -> str:
+    """The text of `keep_session`; empty when there is none."""
+    found = db.execute("select session from uploads where video_id = ?", [video]).fetchone()
+    return str(found[0] or "") if found else ""
 
 
 def begin_upload(db: Database, video: Video, owner: str) -> bool:
-    """Claim a ready video for upload; False when somebody else was faster."""
+    """Claim a ready video for upload; False when somebody else was faster. What an earlier try left is kept."""
     with write(db):
         if not move(db, video["id"], State.READY, State.UPLOADING, owner=owner, waits_for=None):
             return False
-        rows(db, "uploads").insert(
-            {
-                "video_id": video["id"], "filename": None, "cid": None, "line": None, "bytes_sent": 0,
-                "bytes_total": video["file_size"], "started_at": now(), "finished_at": None,
-            },
-            replace=True,
-        )  # fmt: skip
+        fresh: dict[str, Any] = {"filename": None, "cid": None, "bytes_sent": 0}
+        fresh |= {"bytes_total": video["file_size"], "bytes_per_second": 0, "eta_seconds": None}
+        fresh |= {"started_at": now(), "finished_at": None}
+        rows(db, "uploads").upsert({"video_id": video["id"], **fresh}, pk="video_id")
     return True
 
 
-def sends_by(db: Database, video: int, line: str) -> None:
-    """The line chosen for a running upload."""
-    with write(db):
-        rows(db, "uploads").update(video, {"line": line})
-
-
-def end_upload(db: Database, video: int, *, filename: str, cid: int, line: str, size_bytes: int) -> bool:
-    """Bilibili has the file under `filename`."""
+def end_upload(
+    db: Database, video: int, *, filename: str, cid: int, line: str, size_bytes: int, mtime_ns: int
+) -> bool:
+    """Bilibili has the file, as it was at `mtime_ns`, under `filename`."""
     at = now()
     with write(db):
         rows(db, "uploads").update(
             video,
-            {"filename": filename, "cid": cid, "line": line, "bytes_sent": size_bytes, "finished_at": at},
-        )
+            {"filename": filename, "cid": cid, "line": line, "bytes_sent": size_bytes, "finished_at": at,
+             "session": None, "source_size": size_bytes, "source_mtime_ns": mtime_ns, "eta_seconds": None},
+        )  # fmt: skip
         facts = {"uploaded_at": at, "attempts": 0, "retry_at": None, "last_error": None}
         return move(db, video, State.UPLOADING, State.UPLOADED, **facts)
+
+
+def published(db: Database) -> list[Video]:
+    """Published videos whose files are still there as far as is known, the oldest upload first, pinned ones too."""
+    return list(
+        db.query(
+            "select v.*, u.source_size, u.source_mtime_ns from videos v join uploads u on u.video_id = v.id"
+            " where v.state = ? and v.removed_at is null order by v.uploaded_at, v.id",
+            [State.PUBLISHED],
+        )
+    )
+
+
+def removed(db: Database, id: int, path: str | None) -> None:
+    """Its file was deleted, or moved to `path`."""
+    with write(db):
+        rows(db, "videos").update(id, {"removed_at": now(), **({"file_path": path} if path else {})})
+
+
+def pin(db: Database, id: int, pinned: bool) -> bool:
+    """Keep a video's file for good, or no longer; False when there is no such video."""
+    with write(db):
+        return bool(db.execute("update videos set pinned = ? where id = ?", [int(pinned), id]).rowcount)
 
 
 def children(db: Database, root: str, parent: str = "") -> tuple[list[tuple[str, int]], list[Video]]:

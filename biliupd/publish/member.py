@@ -15,7 +15,7 @@ import requests
 import urllib3.exceptions
 
 from biliupd.config import PublishConfig, trusted_certificates
-from biliupd.errors import BiliupdError, NeedsPerson, PermanentError, TemporaryError
+from biliupd.errors import BiliupdError, Cooling, NeedsPerson, PermanentError, TemporaryError
 from biliupd.publish.credential import Credential
 
 TV_KEY, TV_SECRET = "4409e2ce8ffd12b8", "59b43e04ad6965f34319062b478f83dd"
@@ -27,16 +27,21 @@ REFERER = "https://www.bilibili.com/"
 LARGEST_ANSWER_BYTES = 16 << 20
 HOUR = 3600.0
 
-_LOG_IN = "log in to Bilibili again so that the account's cookies.json is written anew"
+_LOG_IN = "log in to Bilibili again (biliupd login), so that the account's cookies.json is written anew"
 _CAPTCHA = "submit something by hand on bilibili.com with this account and solve its captcha; then it goes on by itself"
-PERSON: dict[int, tuple[float, str]] = {  #: code → seconds until another look is polite, what the person can do
+_REST = "nothing to do: it goes on by itself; if this happens often, upload fewer and larger files"
+LOGIN: dict[int, tuple[float, str]] = {  #: code → seconds until another look is polite, what the person can do
     -2: (300, _LOG_IN), -101: (300, _LOG_IN), -111: (300, _LOG_IN),
-    -102: (6 * HOUR, "the account is banned: ask Bilibili"), -105: (3 * HOUR, _CAPTCHA),
-    -352: (HOUR, _CAPTCHA), -412: (HOUR, _CAPTCHA), 412: (HOUR, _CAPTCHA), 601: (HOUR, _CAPTCHA),
+    -102: (6 * HOUR, "the account is banned: ask Bilibili"),
+}
+RISK: dict[int, tuple[float, str]] = {  #: code → seconds the account keeps quiet at first
+    -105: (3 * HOUR, _CAPTCHA), -352: (HOUR, _CAPTCHA), -412: (HOUR, _CAPTCHA), 412: (HOUR, _CAPTCHA),
+    406: (HOUR, _REST), 601: (HOUR, _CAPTCHA), -509: (600, _REST), -799: (600, _REST), 429: (600, _REST),
     21564: (24 * HOUR, _CAPTCHA), 21566: (6 * HOUR, _CAPTCHA), 137022: (12 * HOUR, _CAPTCHA),
 }
+VOUCHER_SECONDS = 3 * HOUR
 LATER: dict[int, float] = {  #: code → seconds to wait at least; 0: the caller's own back-off
-    -500: 0, -503: 0, -504: 0, 20001: 0, -509: 600, -799: 600, 406: HOUR, 429: 600, 21070: 35,
+    -500: 0, -503: 0, -504: 0, 20001: 0, 21070: 35,
 }
 HINTS = {
     -3: "a wrong signature is a bug of biliupd", 16025: "remove that tag", 20042: "check the tags of the template",
@@ -149,9 +154,12 @@ class Member:
         voucher = inside or response.headers.get("x-bili-gaia-vvoucher")
         text = f"{what}: Bilibili says {code} {self.clean(str(answer.get('message') or ''))}".rstrip()
         if voucher:
-            return NeedsPerson(f"{text} (captcha)", hint=_CAPTCHA, retry_after_seconds=3 * HOUR)
-        if code in PERSON:
-            seconds, hint = PERSON[code]
+            return Cooling(f"{text} (captcha)", hint=_CAPTCHA, retry_after_seconds=VOUCHER_SECONDS)
+        if code in RISK or response.status_code in RISK:
+            seconds, hint = RISK[code if code in RISK else response.status_code]
+            return Cooling(text, hint=hint, retry_after_seconds=max(seconds, _asked(response)))
+        if code in LOGIN:
+            seconds, hint = LOGIN[code]
             return NeedsPerson(text, hint=hint, retry_after_seconds=seconds)
         if code in LATER or response.status_code >= 500:
             return TemporaryError(text, retry_after_seconds=LATER.get(code, 0))
@@ -160,12 +168,10 @@ class Member:
     def _by_status(self, response: requests.Response, what: str) -> BiliupdError:
         status = response.status_code
         text = f"{what}: HTTP {status} without Bilibili's envelope"
-        if status in PERSON:
-            seconds, hint = PERSON[status]
-            return NeedsPerson(text, hint=hint, retry_after_seconds=seconds)
-        pause = response.headers.get("Retry-After", "")
-        wait = min(float(pause), 24 * HOUR) if pause.isascii() and pause.isdecimal() else 0.0
-        return TemporaryError(text, retry_after_seconds=max(wait, LATER.get(status, 0)))
+        if status in RISK:
+            seconds, hint = RISK[status]
+            return Cooling(text, hint=hint, retry_after_seconds=max(seconds, _asked(response)))
+        return TemporaryError(text, retry_after_seconds=_asked(response))
 
     def clean(self, text: str) -> str:
         """A server's text, fit for a log: one line, not too long, without anything of the login."""
@@ -178,6 +184,12 @@ class Member:
             self._local.session = _session()
         session: requests.Session = self._local.session
         return session
+
+
+def _asked(response: requests.Response) -> float:
+    """Seconds that the answer itself asks for, at most a day; 0 when it does not."""
+    pause = response.headers.get("Retry-After", "")
+    return min(float(pause), 24 * HOUR) if pause.isascii() and pause.isdecimal() else 0.0
 
 
 def sign(fields: dict[str, str], secret: str) -> dict[str, str]:

@@ -7,12 +7,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from biliupd.config import PublishConfig
+from biliupd.config import PublishConfig, Template
 from biliupd.errors import UnknownOutcome
 from biliupd.publish import line as lines
+from biliupd.publish.archives import find
+from biliupd.publish.covers import upload_cover
 from biliupd.publish.credential import Credential
 from biliupd.publish.member import Member
-from biliupd.publish.submission import Metadata, Part, cut, find, submit, upload_cover
+from biliupd.publish.studio import Part, studio
+from biliupd.publish.submission import submit
 from biliupd.publish.upos import upload
 
 LOOK_AFTER_SECONDS = (5.0, 25.0, 60.0)
@@ -26,20 +29,19 @@ def upload_video(
 ) -> str:
     """Upload a file, submit it as a video of one part and return its bvid.
 
-    `fields` are those of `Metadata` (tags, tid, copyright, source, dynamic, ...); `on_progress(sent, total)` in bytes.
+    `fields` are those of `Template` (tags, tid, copyright, source, dynamic, ...); `on_progress(sent, total)` in bytes.
     Raises the errors of the family. When the answer to the submit is lost, the account's list is asked for a minute and
     a half; UnknownOutcome means that it was in vain: look at Bilibili before you publish the file again.
     """
     publish, path = publish or PublishConfig(), Path(file_path)
-    metadata = Metadata(title=title, desc=desc, **fields)
+    template = Template().model_copy(update={"title": title, "desc": desc, **fields})
     member = Member(publish, Credential.load(Path(cookies)))
     member.whoami()
-    if cover is not None:
-        metadata = Metadata(title=title, desc=desc, **{**fields, "cover_url": upload_cover(member, Path(cover))})
+    cover_url = upload_cover(member, Path(cover)) if cover is not None else ""
     done = upload(path, member, lines.choose(publish, member), stop=stop or threading.Event(), on_progress=on_progress)
-    part, began = Part(done.filename, cut(path.stem, 80), done.cid), datetime.now(UTC)
+    body, began = studio(template, [Part(done.filename, path.stem, done.cid)], cover_url=cover_url), datetime.now(UTC)
     try:
-        return submit(member, publish, metadata, [part]).bvid
+        return submit(member, body).bvid
     except UnknownOutcome as error:
         for seconds in LOOK_AFTER_SECONDS:
             wait(seconds)

@@ -1,6 +1,7 @@
 import random
 import threading
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -25,11 +26,12 @@ def broadcast(catalog, *, ended_at=None, parts=0):
     return {"broadcast_id": "b1", "streamer_id": streamer}
 
 
-def to_uploaded(catalog, id):
+def to_uploaded(catalog, id, filename="n"):
     move(catalog.db, id, State.RECORDED, State.EDITING)
     move(catalog.db, id, State.EDITING, State.READY)
     assert videos.begin_upload(catalog.db, videos.get(catalog.db, id), "me")
-    assert videos.end_upload(catalog.db, id, filename=f"n{id}", cid=id, line="bda2", size_bytes=10)
+    assert videos.end_upload(
+        catalog.db, id, filename=filename, cid=id, line="bda2", size_bytes=10, mtime_ns=1)
 
 
 def test_a_random_walk_over_the_states_leaves_an_unbroken_trace(catalog):
@@ -55,10 +57,14 @@ def test_a_random_walk_over_the_states_leaves_an_unbroken_trace(catalog):
     assert len(trace) > 100
 
 
-@pytest.mark.parametrize("moves", [VIDEO_MOVES, SUBMISSION_MOVES])
-def test_every_state_has_its_moves_and_only_publishing_ends(moves):
+@pytest.mark.parametrize(("moves", "ends"), [(VIDEO_MOVES, ["published"]), (SUBMISSION_MOVES, [])])
+def test_every_state_has_its_moves_and_only_a_published_video_has_none(moves, ends):
     assert set(moves) == set(type(next(iter(moves))))
-    assert [state.value for state, ways in moves.items() if not ways] == ["published"]
+    assert [state.value for state, ways in moves.items() if not ways] == ends
+
+
+def body(*names):
+    return {"title": "t", "videos": [{"filename": name} for name in names]}
 
 
 def test_of_two_that_claim_a_row_one_gets_it(catalog):
@@ -95,7 +101,7 @@ def test_work_of_a_dead_daemon_goes_back_to_rest_but_a_submission_stays_in_doubt
     videos.begin_upload(catalog.db, videos.get(catalog.db, uploading), "dead")
     submission = submissions.of_video(catalog.db, videos.get(catalog.db, uploading), "main")
     row = submissions.everything(catalog.db)[0]
-    submissions.begin(catalog.db, row, "t", ["n1"], "dead")
+    submissions.begin(catalog.db, row, body("n1"), "dead")
     assert videos.release(catalog.db) == 2
     assert videos.get(catalog.db, editing)["state"] == State.RECORDED
     assert videos.get(catalog.db, uploading)["state"] == State.READY
@@ -130,23 +136,73 @@ def test_a_submission_says_what_it_waits_for_until_it_is_complete(catalog):
     assert obstacle() == ""
 
 
-def test_a_video_that_comes_after_the_submit_opens_a_further_submission(catalog):
+def test_a_video_that_comes_after_the_submit_belongs_to_it_and_is_to_be_appended(catalog):
     of = broadcast(catalog, ended_at="2026-01-02", parts=1)
-    first = add(catalog, "ann/1/P001.flv", **of)
+    first = add(catalog, "ann/1/P002.flv", **of)
+    to_uploaded(catalog, first, "n2")
+    one = submissions.of_video(catalog.db, videos.get(catalog.db, first), "main")
+    submissions.begin(catalog.db, submissions.get(catalog.db, one), body("n2"), "me")
+    late = add(catalog, "ann/1/P001.flv", **of)
+    assert submissions.of_video(catalog.db, videos.get(catalog.db, late), "main") == one
+    submissions.accepted(catalog.db, one, 1, "BV1")
+    assert submissions.with_more(catalog.db) == []
+    to_uploaded(catalog, late, "n1")
+    (row,) = submissions.with_more(catalog.db)
+    assert submissions.begin_append(catalog.db, row, ["n1", "n2"], "me")
+    assert submissions.appended(catalog.db, submissions.get(catalog.db, one))
+    assert submissions.with_more(catalog.db) == []
+    submissions.shown(catalog.db, one)
+    assert {videos.get(catalog.db, id)["state"] for id in (first, late)} == {State.PUBLISHED}
+
+
+def test_what_another_account_uploads_is_a_submission_of_its_own(catalog):
+    of = broadcast(catalog, ended_at="2026-01-02", parts=1)
+    first, late = add(catalog, "ann/1/P001.flv", **of), add(catalog, "ann/1/P002.flv", **of)
     to_uploaded(catalog, first)
     one = submissions.of_video(catalog.db, videos.get(catalog.db, first), "main")
-    submissions.begin(catalog.db, submissions.everything(catalog.db)[0], "t", ["n"], "me")
-    late = add(catalog, "ann/1/P002.flv", **of)
-    two = submissions.of_video(catalog.db, videos.get(catalog.db, late), "main")
-    assert one != two
-    assert [row["key"] for row in submissions.everything(catalog.db)] == ["broadcast:b1", "broadcast:b1#2"]
+    submissions.begin(catalog.db, submissions.get(catalog.db, one), body("n"), "me")
+    assert submissions.of_video(catalog.db, videos.get(catalog.db, late), "other") != one
+
+
+def test_more_parts_than_one_submission_takes_go_on_in_a_further_one_in_their_order(catalog):
+    of = broadcast(catalog, ended_at="2026-01-02", parts=7)
+    ids = [add(catalog, f"ann/1/P{number}.flv", **of) for number in (10, 9, 2, 1, 11, 3, 4)]
+    for id in ids:
+        to_uploaded(catalog, id, f"n{id}")
+        one = submissions.of_video(catalog.db, videos.get(catalog.db, id), "main")
+    two = submissions.split(catalog.db, submissions.get(catalog.db, one), 3)
+    assert submissions.split(catalog.db, submissions.get(catalog.db, one), 3) is None
+    three = submissions.split(catalog.db, submissions.get(catalog.db, two), 3)
+
+    def names(id):
+        return [Path(part["file_path"]).stem for part in submissions.parts(catalog.db, id)]
+
+    assert [names(id) for id in (one, two, three)] == [["P1", "P2", "P3"], ["P4", "P9", "P10"], ["P11"]]
+    assert [submissions.get(catalog.db, id)["continues"] for id in (one, two, three)] == [None, one, two]
+
+
+def test_parts_go_in_order_while_the_broadcast_goes_on_and_a_held_one_is_not_waited_for(catalog):
+    of = broadcast(catalog, ended_at=None, parts=4)
+    first, second, third, fourth = (add(catalog, f"ann/1/P00{number}.flv", **of) for number in range(1, 5))
+    for id in (second, third):
+        to_uploaded(catalog, id, f"n{id}")
+        one = submissions.of_video(catalog.db, videos.get(catalog.db, id), "main")
+
+    def leading():
+        return [part["id"] for part in submissions.leading(catalog.db, submissions.parts(catalog.db, one))]
+
+    assert leading() == []
+    move(catalog.db, first, State.RECORDED, State.HELD)
+    assert leading() == [second, third]
+    to_uploaded(catalog, fourth, "n4")
+    assert leading() == [second, third], "the fourth has no submission yet"
 
 
 def test_published_is_reached_by_the_submission_and_its_videos_together(catalog):
     id = add(catalog)
     to_uploaded(catalog, id)
     submission = submissions.of_video(catalog.db, videos.get(catalog.db, id), "main")
-    submissions.begin(catalog.db, submissions.everything(catalog.db)[0], "t", ["n"], "me")
+    submissions.begin(catalog.db, submissions.everything(catalog.db)[0], body("n"), "me")
     submissions.accepted(catalog.db, submission, 1, "BV1")
     assert videos.get(catalog.db, id)["bvid"] == "BV1"
     submissions.shown(catalog.db, submission)
@@ -159,7 +215,7 @@ def test_a_held_submission_that_may_have_been_sent_is_looked_up_before_it_is_tri
     to_uploaded(catalog, id)
     submission = submissions.of_video(catalog.db, videos.get(catalog.db, id), "main")
     row = submissions.everything(catalog.db)[0]
-    submissions.begin(catalog.db, row, "t", ["n"], "me")
+    submissions.begin(catalog.db, row, body("n"), "me")
     submissions.failed(catalog.db, row, Stage.SUBMITTING, Stage.HELD, "no answer", None)
     assert submissions.retry(catalog.db, submission)
     assert submissions.everything(catalog.db)[0]["state"] == Stage.SUBMITTING

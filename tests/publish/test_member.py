@@ -6,7 +6,7 @@ import traceback
 
 import pytest
 
-from biliupd.errors import NeedsPerson, PermanentError, TemporaryError
+from biliupd.errors import Cooling, NeedsPerson, PermanentError, TemporaryError
 from biliupd.publish.line import Line, probe
 from biliupd.publish.member import Unsent, sign
 from biliupd.publish.preupload import preupload
@@ -41,9 +41,9 @@ def test_a_refused_token_needs_a_person(bilibili, member):
 
 
 @pytest.mark.parametrize(("code", "kind", "seconds"), [
-    (-101, NeedsPerson, 300), (-111, NeedsPerson, 300), (601, NeedsPerson, 3600), (21566, NeedsPerson, 21600),
-    (137022, NeedsPerson, 43200), (21564, NeedsPerson, 86400), (-352, NeedsPerson, 3600), (-412, NeedsPerson, 3600),
-    (21070, TemporaryError, 35), (406, TemporaryError, 3600), (-509, TemporaryError, 600), (-503, TemporaryError, 0),
+    (-101, NeedsPerson, 300), (-111, NeedsPerson, 300), (601, Cooling, 3600), (21566, Cooling, 21600),
+    (137022, Cooling, 43200), (21564, Cooling, 86400), (-352, Cooling, 3600), (-412, Cooling, 3600),
+    (21070, TemporaryError, 35), (406, Cooling, 3600), (-509, Cooling, 600), (-503, TemporaryError, 0),
     (-400, PermanentError, None), (21103, PermanentError, None), (21005, PermanentError, None),
     (-3, PermanentError, None), (99999, PermanentError, None),
 ])  # fmt: skip
@@ -57,8 +57,9 @@ def test_a_code_is_temporary_permanent_or_for_a_person(bilibili, member, code, k
 
 
 @pytest.mark.parametrize(("status", "headers", "kind", "seconds"), [
-    (412, {}, NeedsPerson, 3600), (502, {}, TemporaryError, 0), (404, {}, TemporaryError, 0),
-    (429, {}, TemporaryError, 600), (503, {"Retry-After": "77"}, TemporaryError, 77), (200, {}, TemporaryError, 0),
+    (412, {}, Cooling, 3600), (502, {}, TemporaryError, 0), (404, {}, TemporaryError, 0),
+    (429, {}, Cooling, 600), (429, {"Retry-After": "7200"}, Cooling, 7200),
+    (503, {"Retry-After": "77"}, TemporaryError, 77), (200, {}, TemporaryError, 0),
     (302, {"Location": "https://example.invalid/"}, TemporaryError, 0),
 ])
 def test_what_is_no_envelope_is_judged_by_its_status(bilibili, member, status, headers, kind, seconds):
@@ -71,7 +72,7 @@ def test_what_is_no_envelope_is_judged_by_its_status(bilibili, member, status, h
 
 def test_a_demand_for_a_captcha_needs_a_person_for_hours(bilibili, member):
     bilibili.refuse("nav", 77, content={"v_voucher": "voucher_1"})
-    with pytest.raises(NeedsPerson, match="captcha") as caught:
+    with pytest.raises(Cooling, match="captcha") as caught:
         member.whoami()
     assert caught.value.retry_after_seconds == 3 * 3600
 

@@ -11,23 +11,16 @@ from types import SimpleNamespace
 import pytest
 from support import wait_until
 
-from biliupd.errors import NeedsPerson, PermanentError, TemporaryError, UnknownOutcome
+from biliupd.config import Template
+from biliupd.errors import Cooling, NeedsPerson, PermanentError, TemporaryError, UnknownOutcome
+from biliupd.publish.archives import Submitted, find, review
+from biliupd.publish.covers import upload_cover
 from biliupd.publish.line import named
-from biliupd.publish.submission import (
-    Metadata,
-    Part,
-    Submitted,
-    cut,
-    find,
-    review,
-    studio,
-    submit,
-    upload_cover,
-)
+from biliupd.publish.studio import Part, studio
+from biliupd.publish.submission import submit
 from biliupd.publish.upos import upload
 
 JPEG = bytes.fromhex("ffd8ffe000104a46494600010100000100010000ffd9")
-ONE = [Part("n1", "P1", 0)]
 
 
 @pytest.fixture
@@ -39,50 +32,12 @@ def parts(member, clip):
     return make
 
 
+def body(parts, cover_url="", **said):
+    return studio(Template().model_copy(update=said), parts, cover_url=cover_url)
+
+
 def moment():
     return datetime.now(UTC)
-
-
-# -- the body ---------------------------------------------------------------------------------------------------------
-
-
-def test_too_long_is_cut_and_doubles_are_left_out():
-    body = studio(Metadata(
-        title="长" * 100, desc="d" * 3000, dynamic="e" * 300, source="s" * 300, copyright=2,
-        tags=["a", " a ", "b,c，d", "x" * 30, "", *"efghijkl"]), [Part("n1", "p" * 90, 7)])
-    assert body["title"] == "长" * 79 + "…"
-    assert [len(body[name]) for name in ("desc", "dynamic", "source")] == [2000, 233, 200]
-    assert body["tag"] == f"a,b,c,d,{'x' * 20},e,f,g,h,i"
-    assert body["videos"] == [{"filename": "n1", "title": "p" * 79 + "…", "desc": "", "cid": 7}]
-
-
-@pytest.mark.parametrize(("text", "limit", "short"), [
-    ("abc", 3, "abc"), ("abcd", 3, "ab…"), ("ab  cd", 4, "ab…"), ("e\u0301e\u0301e\u0301", 4, "e\u0301…"),
-    ("ab👩\u200d👩\u200d👧cd", 5, "ab…"),
-])
-def test_a_cut_does_not_split_a_character(text, limit, short):
-    assert cut(text, limit) == short
-
-
-def test_line_breaks_in_a_title_become_blanks():
-    assert studio(Metadata(title=" a\n b\t"), ONE)["title"] == "a b"
-
-
-def test_extra_fields_are_sent_as_they_are_but_cannot_take_the_parts_away():
-    body = studio(Metadata(title="t", extra_fields={"human_type2": 1008, "dolby": 1, "videos": [], "aid": 5}), ONE)
-    assert (body["human_type2"], body["dolby"], len(body["videos"])) == (1008, 1, 1)
-    assert "aid" not in body
-
-
-@pytest.mark.parametrize(("metadata", "parts", "why"), [
-    (Metadata(title=" "), ONE, "title is empty"), (Metadata(title="t", tags=[" ,"]), ONE, "no tag"),
-    (Metadata(title="t", copyright=2), ONE, "source"), (Metadata(title="t", copyright=7), ONE, "copyright"),
-    (Metadata(title="t"), [], "0 parts"), (Metadata(title="t"), ONE + ONE, "twice"),
-    (Metadata(title="t"), [Part(f"n{number}", "p", 0) for number in range(101)], "101 parts"),
-])  # fmt: skip
-def test_what_cannot_be_cut_is_for_a_person(metadata, parts, why):
-    with pytest.raises(PermanentError, match=why):
-        studio(metadata, parts)
 
 
 # -- submitting -------------------------------------------------------------------------------------------------------
@@ -92,20 +47,19 @@ def test_what_cannot_be_cut_is_for_a_person(metadata, parts, why):
 def test_a_submission_is_accepted(bilibili, member_with, parts, interface, tmp_path):
     member = member_with(submit=interface)
     (tmp_path / "cover.jpg").write_bytes(JPEG)
-    metadata = Metadata(title="午夜 直播", tags=["直播", "录像"], desc="a\nb", tid=65, copyright=2, source="https://x",
-                        dynamic="d", cover_url=upload_cover(member, tmp_path / "cover.jpg"), is_only_self=True,
-                        extra_fields={"human_type2": 1008})
-    sent = parts(2)
-    done = submit(member, member.publish, metadata, sent)
+    cover_url, sent = upload_cover(member, tmp_path / "cover.jpg"), parts(2)
+    done = submit(member, body(
+        sent, cover_url, title="午夜 直播", tags=["直播", "录像"], desc="a\nb", tid=65, copyright=2, source="https://x",
+        dynamic="d", is_only_self=True, human_type2=1008))
     (archive,) = bilibili.archives
     assert done == Submitted(archive.aid, archive.bvid)
     assert [(part.filename, part.title, part.cid) for part in archive.parts] == [
         (part.filename, part.title, part.cid) for part in sent]
-    body = archive.body
-    assert (body["title"], body["tag"], body["desc"], body["tid"], body["copyright"], body["source"]) == (
+    kept = archive.body
+    assert (kept["title"], kept["tag"], kept["desc"], kept["tid"], kept["copyright"], kept["source"]) == (
         "午夜 直播", "直播,录像", "a\nb", 65, 2, "https://x")
-    assert (body["is_only_self"], body["no_reprint"], body["human_type2"]) == (1, 1, 1008)
-    assert bilibili.picture(body["cover"]) == JPEG
+    assert (kept["is_only_self"], kept["no_reprint"], kept["human_type2"]) == (1, 1, 1008)
+    assert bilibili.picture(kept["cover"]) == JPEG
     request = next(item for item in bilibili.requests if item.route == "submit")
     assert request.path == {"app": "/x/vu/app/add", "web": "/x/vu/web/add/v3"}[interface]
     assert ("cookie" in request.headers) == (interface == "web")
@@ -115,7 +69,7 @@ def test_the_app_interface_needs_a_token(member, parts):
     credential = replace(member.credential, access_token="")
     member.credential = credential
     with pytest.raises(NeedsPerson, match="access token"):
-        submit(member, member.publish, Metadata(title="t"), parts())
+        submit(member, body(parts(), title="t"))
 
 
 @pytest.mark.parametrize("interface", ["app", "web"])
@@ -135,7 +89,7 @@ def test_a_lost_answer_is_an_unknown_outcome_and_the_one_archive_is_found(
     else:
         bilibili.stall("submit", 1.5)
     with pytest.raises(UnknownOutcome) as caught:
-        submit(member, member.publish, Metadata(title="一次"), sent)
+        submit(member, body(sent, title="一次"))
     told = "".join(traceback.format_exception(caught.value))
     assert not [secret for secret in member.credential.secrets if secret in told]
     if loss == "timeout":
@@ -147,11 +101,11 @@ def test_a_lost_answer_is_an_unknown_outcome_and_the_one_archive_is_found(
 
 def test_a_second_submit_of_the_same_file_is_an_unknown_outcome_too(bilibili, member, parts):
     sent, began = parts(), moment()
-    done = submit(member, member.publish, Metadata(title="一"), sent)
+    done = submit(member, body(sent, title="一"))
     with pytest.raises(UnknownOutcome, match="10009"):
-        submit(member, member.publish, Metadata(title="二"), sent)
+        submit(member, body(sent, title="二"))
     with pytest.raises(UnknownOutcome, match="21012"):
-        submit(member, member.publish, Metadata(title="一"), parts())
+        submit(member, body(parts(), title="一"))
     assert find(member, [sent[0].filename], began) == done
     assert len(bilibili.archives) == 1
 
@@ -162,32 +116,32 @@ def test_nothing_sent_is_temporary_not_unknown(bilibili, member, parts, member_w
     for url in (address, "http://nobody.invalid"):
         gone = member_with(member_url=url)
         with pytest.raises(TemporaryError):
-            submit(gone, gone.publish, Metadata(title="t"), parts())
+            submit(gone, body(parts(), title="t"))
     assert bilibili.archives == []
 
 
 @pytest.mark.parametrize(("code", "kind"), [
-    (21070, TemporaryError), (21566, NeedsPerson), (601, NeedsPerson), (137022, NeedsPerson), (-101, NeedsPerson),
+    (21070, TemporaryError), (21566, Cooling), (601, Cooling), (137022, Cooling), (-101, NeedsPerson),
     (21103, PermanentError), (20042, PermanentError), (-400, PermanentError), (12345, PermanentError),
 ])  # fmt: skip
 def test_a_refusal_is_known_to_be_one(bilibili, member, parts, code, kind):
     bilibili.refuse("submit", code)
     with pytest.raises(kind, match=str(code)) as caught:
-        submit(member, member.publish, Metadata(title="t"), parts())
+        submit(member, body(parts(), title="t"))
     assert type(caught.value) is kind
 
 
 def test_an_intercepted_submit_was_not_accepted(bilibili, member, parts):
     bilibili.fail("submit", 412, b"<html>")
     with pytest.raises(NeedsPerson):
-        submit(member, member.publish, Metadata(title="t"), parts())
+        submit(member, body(parts(), title="t"))
 
 
 @pytest.mark.parametrize("answer", [{"code": 0, "message": "0"}, {"code": 0, "data": {"aid": "5"}}, {"code": "0"}, {}])
 def test_a_success_that_names_no_archive_is_an_unknown_outcome(bilibili, member, parts, answer):
     bilibili.fail("submit", 200, answer)
     with pytest.raises(UnknownOutcome):
-        submit(member, member.publish, Metadata(title="t"), parts())
+        submit(member, body(parts(), title="t"))
 
 
 def test_an_expired_login_needs_a_person_at_submit(bilibili, member_with, parts):
@@ -195,16 +149,16 @@ def test_an_expired_login_needs_a_person_at_submit(bilibili, member_with, parts)
     member = member_with(submit="web")
     bilibili.expire_login()
     with pytest.raises(NeedsPerson, match="-101"):
-        submit(member, member.publish, Metadata(title="t"), sent)
+        submit(member, body(sent, title="t"))
 
 
 # -- looking ----------------------------------------------------------------------------------------------------------
 
 
 def test_find_sees_nothing_where_nothing_is_and_reads_every_page(bilibili, member, parts, monkeypatch):
-    monkeypatch.setattr("biliupd.publish.submission.PAGE_SIZE", 2)
+    monkeypatch.setattr("biliupd.publish.archives.PAGE_SIZE", 2)
     began, sent = moment(), parts(5)
-    made = [submit(member, member.publish, Metadata(title=f"t{number}"), [part]) for number, part in enumerate(sent)]
+    made = [submit(member, body([part], title=f"t{number}")) for number, part in enumerate(sent)]
     assert find(member, ["nsomethingelse"], began) is None
     assert find(member, [sent[0].filename], began) == made[0]
     assert find(member, [sent[0].filename, sent[4].filename], began) == made[4]
@@ -212,7 +166,7 @@ def test_find_sees_nothing_where_nothing_is_and_reads_every_page(bilibili, membe
 
 def test_find_stops_at_what_is_older(bilibili, member, parts):
     sent = parts()
-    submit(member, member.publish, Metadata(title="t"), sent)
+    submit(member, body(sent, title="t"))
     assert find(member, [sent[0].filename], moment() + timedelta(minutes=6)) is None
     assert find(member, [sent[0].filename], moment() + timedelta(minutes=4)) is not None
     assert len([request for request in bilibili.requests if request.route == "view"]) == 1
@@ -220,7 +174,7 @@ def test_find_stops_at_what_is_older(bilibili, member, parts):
 
 def test_find_allows_for_a_clock_that_is_ahead(bilibili, member, parts, monkeypatch):
     sent = parts()
-    done = submit(member, member.publish, Metadata(title="t"), sent)
+    done = submit(member, body(sent, title="t"))
     ahead = SimpleNamespace(time=lambda: time.time() + 86400, monotonic=time.monotonic)
     monkeypatch.setattr("biliupd.publish.member.time", ahead)
     assert find(member, [sent[0].filename], moment() + timedelta(days=1)) == done
@@ -228,7 +182,7 @@ def test_find_allows_for_a_clock_that_is_ahead(bilibili, member, parts, monkeypa
 
 def test_an_error_while_looking_is_no_answer(bilibili, member, parts):
     sent, began = parts(), moment()
-    submit(member, member.publish, Metadata(title="t"), sent)
+    submit(member, body(sent, title="t"))
     bilibili.fail("archives", 502)
     with pytest.raises(TemporaryError):
         find(member, [sent[0].filename], began)
@@ -246,7 +200,7 @@ def test_an_error_while_looking_is_no_answer(bilibili, member, parts):
 def test_a_late_listing_hides_it_for_a_while(bilibili, member, parts):
     sent, began = parts(), moment()
     bilibili.delay_listing(3600)
-    submit(member, member.publish, Metadata(title="t"), sent)
+    submit(member, body(sent, title="t"))
     assert find(member, [sent[0].filename], began) is None
     bilibili.delay_listing(0)
     assert find(member, [sent[0].filename], began) is not None
@@ -255,7 +209,7 @@ def test_a_late_listing_hides_it_for_a_while(bilibili, member, parts):
 def test_it_is_shown_after_the_review_with_every_part(bilibili, member, parts):
     bilibili.review_seconds = 3600
     sent = parts(2)
-    done = submit(member, member.publish, Metadata(title="t"), sent)
+    done = submit(member, body(sent, title="t"))
     names = [part.filename for part in sent]
     assert not review(member, done.bvid).shows(names)
     assert review(member, done.bvid).state == -30
