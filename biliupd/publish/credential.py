@@ -118,8 +118,8 @@ class Credential:
             raise TemporaryError(f"Bilibili's answer holds no login: {error}") from None
         if not found.access_token or not found.refresh_token:
             raise TemporaryError("Bilibili's answer holds no login: the tokens are missing")
-        life = timedelta(seconds=found.expires_in)
-        return replace(found, expires_at=datetime.now(UTC) + life if life else found.expires_at)
+        ends = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=found.expires_in)
+        return replace(found, expires_at=ends if found.expires_in else found.expires_at)
 
     @property
     def csrf(self) -> str:

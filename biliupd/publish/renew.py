@@ -274,7 +274,7 @@ def _renew_web(member: Member, save: Callable[[Credential], None]) -> Credential
             "POST", f"{web}/confirm/refresh", what="end of the old login",
             form={"csrf": new.csrf, "refresh_token": old.web_refresh_token})
     except BiliupdError as error:  # the new login is on the disk and counts; the old one just lives a little longer
-        logger.warning("{}", error)
+        logger.warning("{}", member.clean(str(error)))
     return new
 
 
