@@ -12,8 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from biliupd.rehearsal.bilibili_accounts import Account, Accounts, refuse, signed
+from biliupd.rehearsal.bilibili_accounts import Account, Accounts
 from biliupd.rehearsal.bilibili_archives import Archive, Archives, parse
+from biliupd.rehearsal.bilibili_envelope import refuse, signed
 from biliupd.rehearsal.bilibili_faults import Faults
 from biliupd.rehearsal.bilibili_objects import Objects
 from biliupd.rehearsal.bilibili_wire import Answer, Dropped, Incoming, Refused, Request, Server
@@ -51,7 +52,7 @@ class Bilibili(Faults):
         self._server.start()
 
     def close(self) -> None:
-        for server in (*self._more_servers.values(), self._server):
+        for server in reversed(self._servers(None)):
             server.close()
         self._more_servers.clear()
 
@@ -158,8 +159,23 @@ class Bilibili(Faults):
 
     def cut_handshake(self, times: float = 1, endpoint: str | None = None) -> None:
         """Reset the next connections in the middle of the TLS handshake; without TLS, before the request is read."""
-        server = self._more_servers[endpoint] if endpoint and endpoint != self.address else self._server
-        server.handshakes_to_cut = times
+        self._servers(endpoint)[0].handshakes_to_cut = times
+
+    def hang_up(self, endpoint: str | None = None) -> None:
+        """End every connection there is at this moment, idle ones and those under way; new ones are welcome."""
+        for server in self._servers(endpoint):
+            server.hang_up_all()
+
+    def heal(self, route: str | None = None) -> None:
+        super().heal(route)
+        if route is None:
+            for server in self._servers(None):
+                server.handshakes_to_cut = 0
+
+    def _servers(self, endpoint: str | None) -> list[Server]:
+        """The one at that address, or all, the first one first."""
+        servers = {self.address: self._server, **self._more_servers}
+        return [servers[endpoint]] if endpoint else list(servers.values())
 
     def delay_listing(self, seconds: float) -> None:
         """Leave a submission out of the archive list for this long."""
@@ -233,7 +249,7 @@ class Bilibili(Faults):
         return None
 
     def _find(self, incoming: Incoming) -> tuple[str, Callable[[Incoming], Answer]]:
-        known = self._routes.get((incoming.method, incoming.path))
+        known = self._routes.get((incoming.method, incoming.path)) or self.accounts.find(incoming)
         if known:
             return known
         if incoming.path == "/preupload" and incoming.method == "GET":

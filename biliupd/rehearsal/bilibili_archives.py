@@ -14,7 +14,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from biliupd.rehearsal.bilibili_accounts import Account, fine, refuse
+from biliupd.rehearsal.bilibili_accounts import Account
+from biliupd.rehearsal.bilibili_envelope import fine, refuse
 from biliupd.rehearsal.bilibili_objects import Objects
 from biliupd.rehearsal.bilibili_studio import MOST_PARTS, STATE_WORDS, check, shown_archive, shown_beside
 from biliupd.rehearsal.bilibili_wire import Answer, Incoming

@@ -12,7 +12,7 @@ from biliupd.rehearsal.bilibili_wire import Answer
 
 FOR_EVER = math.inf  #: as `times`: until `heal`
 UPOS_ROUTES = ("probe_list", "probe", "preupload", "init", "put", "complete")
-OTHER_ROUTES = ("picture", "unknown")
+OTHER_ROUTES = ("picture", "correspond", "unknown")
 GATEWAY_PAGE = b"<html><head><title>502 Bad Gateway</title></head><body><center>nginx</center></body></html>"
 CONTROL_PAGE = "<!DOCTYPE html><html><head><title>出错啦! - bilibili.com</title></head><body>412</body></html>".encode()
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Collection
 from typing import Any
 
-from biliupd.rehearsal.bilibili_accounts import refuse
+from biliupd.rehearsal.bilibili_envelope import refuse
 
 ZONES = {
     160, 138, 254, 250, 251, 239, 161, 162, 21, 4, 17, 65, 172, 171, 173, 136, 121, 19, 5, 71, 241, 242, 137, 36,

@@ -259,11 +259,16 @@ class Server(ThreadingHTTPServer):
             self.shutdown()
             self._listener.join()
         self.server_close()
+        for thread in self.hang_up_all():
+            thread.join(5)
+
+    def hang_up_all(self) -> list[threading.Thread]:
+        """End every connection there is; the threads that served them."""
         with self._lock:
             left = dict(self._open)
-        for thread, connection in left.items():
+        for connection in left.values():
             self.hang_up(connection)
-            thread.join(5)
+        return list(left)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         thread = threading.Thread(target=self._serve, args=(request, client_address), name="stand-in connection",

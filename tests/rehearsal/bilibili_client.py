@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 import requests
 
-from biliupd.rehearsal.bilibili_accounts import APP_SECRETS
+from biliupd.rehearsal.bilibili_envelope import APP_SECRETS
 
 TV = "4409e2ce8ffd12b8"
 CHUNK = 1000

@@ -257,6 +257,33 @@ def test_a_tls_handshake_is_cut_in_the_middle(tmp_path):
         server.close()
 
 
+def test_connections_end_when_they_are_hung_up_whether_idle_or_not(server, client):
+    idle, busy = (http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=5) for _ in range(2))
+    idle.request("GET", "/x/frontend/finger/spi")
+    idle.getresponse().read()
+    server.stall("nav", 0.2)
+    busy.request("GET", NAV)
+    wait_until(lambda: server.under_way == ["nav"])
+    server.hang_up()
+    for ended in (lambda: idle.sock.recv(1), lambda: busy.sock.recv(1)):
+        assert ended() == b""
+    idle.close()
+    busy.close()
+    assert client.get(NAV).status_code == 200
+
+
+def test_healing_ends_every_fault(server, client):
+    second = server.add_endpoint()
+    server.fail("nav", 503, times=FOR_EVER)
+    server.slow(1)
+    for address in (server.address, second):
+        server.cut_handshake(times=FOR_EVER, endpoint=address)
+    server.heal()
+    assert client.get(NAV).status_code == 200
+    assert requests.get(f"http://{second}/x/frontend/finger/spi").status_code == 200
+    assert client.upload()
+
+
 def test_lists_lag_and_logins_end(server, client, tmp_path):
     server.delay_listing(60)
     assert client.submit(client.upload())["code"] == 0
