@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 
 from loguru import logger
 
-from biliupd.errors import NeedsPerson, PermanentError, TemporaryError
+from biliupd.errors import Cooling, PermanentError, TemporaryError
 from biliupd.publish.member import Member
 from biliupd.publish.meter import Meter
 from biliupd.publish.source import Source
@@ -221,7 +221,7 @@ class Transfer:
         if b"PART_COUNT_ERR" in reply.body:
             raise Refused(f"{what}: UPOS has not all parts")
         if status == 412:
-            raise NeedsPerson(f"{what}: HTTP 412, risk control", retry_after_seconds=3600)
+            raise Cooling(f"{what}: HTTP 412, risk control", retry_after_seconds=3600)
         if status < 500 and status not in (408, 429):
             raise PermanentError(f"{self._source.name}: {what}: UPOS answers HTTP {status}")
         return f"HTTP {status}"

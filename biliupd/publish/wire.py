@@ -86,7 +86,7 @@ class Wire:
         body: Buffer | Iterable[Buffer] | None,
     ) -> Reply:
         try:
-            connection.request(method, target, body, headers)
+            _send(connection, method, target, headers, body)
         except (BrokenPipeError, ConnectionResetError):
             if self._cut or connection.sock is None:
                 raise
@@ -174,6 +174,23 @@ class Wire:
     def _target(self, target: str) -> str:
         plain_proxy = self._url.scheme == "http" and self._headers
         return f"http://{self._url.netloc}{target}" if plain_proxy else target
+
+
+def _send(
+    connection: http.client.HTTPConnection, method: str, target: str, headers: dict[str, str],
+    body: Buffer | Iterable[Buffer] | None,
+) -> None:
+    """What http.client's own `request` does, but for a body in blocks without its look at each of them."""
+    if body is None or isinstance(body, bytes | memoryview):
+        connection.request(method, target, body, headers)
+        return
+    connection.putrequest(method, target, skip_accept_encoding=True)
+    for name, text in headers.items():
+        connection.putheader(name, text)
+    connection.endheaders()
+    sendall = connection.sock.sendall
+    for block in body:
+        sendall(block)
 
 
 def is_host(text: str) -> bool:

@@ -8,7 +8,7 @@ import time
 import pytest
 from support import wait_until
 
-from biliupd.errors import NeedsPerson, PermanentError, Stopped, TemporaryError
+from biliupd.errors import Cooling, NeedsPerson, PermanentError, Stopped, TemporaryError
 from biliupd.publish.line import named
 from biliupd.publish.upos import upload
 
@@ -157,6 +157,14 @@ def test_missing_parts_at_the_end_send_the_file_again(bilibili, send, clip):
     bilibili.fail("complete", 500, {"error": "PART_COUNT_ERR_GOT_4_EXPECT_5"})
     assert same(bilibili, send(clip), clip)
     assert len(bilibili.chunks_seen) == 10
+
+
+def test_risk_control_at_upos_has_the_account_keep_quiet(bilibili, send, clip):
+    bilibili.fail("put", 412, times=99)
+    with pytest.raises(Cooling) as caught:
+        send(clip)
+    assert caught.value.retry_after_seconds >= 1800
+    assert len(bilibili.chunks_seen) <= 3, "none of those under way is sent again"
 
 
 def test_a_refusal_nobody_knows_is_permanent(bilibili, send, clip):

@@ -11,13 +11,14 @@ import pytest
 from connect_proxy import ConnectProxy
 from support import wait_until
 
-from biliupd.config import PublishConfig
+from biliupd.config import PublishConfig, Template
 from biliupd.errors import PermanentError, TemporaryError
 from biliupd.publish.credential import Credential
 from biliupd.publish.line import named, probe
 from biliupd.publish.member import Member, Unsent
 from biliupd.publish.once import upload_video
-from biliupd.publish.submission import Metadata, Part, submit
+from biliupd.publish.studio import Part, studio
+from biliupd.publish.submission import submit
 from biliupd.publish.upos import upload
 from biliupd.publish.wire import Wire
 from biliupd.rehearsal.bilibili import Bilibili
@@ -57,13 +58,13 @@ def test_a_certificate_nobody_vouches_for_is_refused_for_calls_and_for_bytes(
     with pytest.raises(TemporaryError):
         member.whoami()
     with pytest.raises(Unsent):
-        submit(member, member.publish, Metadata(title="t"), [Part("n1", "P1", 0)])
+        submit(member, studio(Template(title="t"), [Part("n1", "P1", 0)]))
     monkeypatch.setattr("biliupd.publish.member.trusted_certificates", lambda: str(ca_file))
     believing = Member(config(secure), member.credential)
     assert believing.whoami()
     assert probe(believing) == []
     with pytest.raises(TemporaryError, match="SSLCertVerificationError"):
-        upload(clip, believing, named("tx"), stop=threading.Event())
+        upload(clip, believing, [named("tx")], stop=threading.Event())
     assert {request.route for request in secure.requests} <= {"nav", "info", "probe_list", "preupload"}
 
 
@@ -87,13 +88,13 @@ def test_no_proxy_is_heeded_and_a_dead_proxy_is_temporary(bilibili, member, clip
         member.whoami()
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     assert member.whoami()
-    assert upload(clip, member, named("tx"), stop=threading.Event()).filename in bilibili.filenames
+    assert upload(clip, member, [named("tx")], stop=threading.Event()).filename in bilibili.filenames
 
 
 def test_a_plain_proxy_gets_whole_addresses_and_its_password(bilibili, member, clip, monkeypatch):
     """The stand-in answers whatever host a request names, so it can play the proxy."""
     monkeypatch.setenv("HTTP_PROXY", bilibili.url.replace("//", "//me:p%40ss@"))
-    upload(clip, member, named("tx"), stop=threading.Event())
+    upload(clip, member, [named("tx")], stop=threading.Event())
     puts = [request for request in bilibili.requests if request.route == "put"]
     assert {request.headers["proxy-authorization"] for request in puts} == {
         "Basic " + base64.b64encode(b"me:p@ss").decode()}
