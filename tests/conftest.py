@@ -1,8 +1,9 @@
 """Fixtures for every room."""
 
+import shutil
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from support import wait_until
+from workbench import Bench
+from world import make_video
 
 
 @pytest.fixture(autouse=True)
@@ -25,3 +28,36 @@ def no_thread_is_left_behind() -> Iterator[None]:
         wait_until(lambda: not left(), seconds=5)
     except AssertionError:
         pytest.fail(f"threads left behind: {left()}")
+
+
+@pytest.fixture
+def make_bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Bench]]:
+    """A workbench with the settings a test wants."""
+    monkeypatch.setattr("biliupd.pipeline.submitting.COLLECT_SECONDS", 0.0)  # here one thread does it all
+    monkeypatch.setattr("biliupd.pipeline.tidying.LOOK_SECONDS", 0.0)
+    made: list[Bench] = []
+
+    def make(**settings) -> Bench:
+        made.append(Bench(tmp_path / f"bench{len(made)}", **{"attempts": 3, **settings}))
+        return made[-1]
+
+    yield make
+    for bench in made:
+        bench.bilibili.close()
+
+
+@pytest.fixture
+def bench(make_bench: Callable[..., Bench]) -> Bench:
+    return make_bench()
+
+
+@pytest.fixture(scope="session")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two seconds of real video, made once."""
+    return make_video(tmp_path_factory.mktemp("video") / "video.mp4", 2)
+
+
+@pytest.fixture
+def clip(bench: Bench, video: Path) -> Path:
+    """A real video in the drop folder of the bench."""
+    return Path(shutil.copy(video, bench.drop / "clip.mp4"))

@@ -1,95 +1,18 @@
 """The workers' turns against the stand-in Bilibili, without a daemon around them."""
 
 import os
-from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 from support import wait_until
 from world import make_video
 
-from biliupd.catalog import records, submissions, sync, videos
-from biliupd.catalog.database import Catalog
+from biliupd.catalog import records, submissions, videos
 from biliupd.catalog.states import State
-from biliupd.catalog.sync import Changes, Found
-from biliupd.config import Account, Config, DropFolder, EditConfig, PublishConfig, Streamer, Template
+from biliupd.config import Account, DropFolder
 from biliupd.errors import TemporaryError
-from biliupd.pipeline import Pipeline
 from biliupd.pipeline.desk import Desk
 from biliupd.publish import submission as bilibili
-from biliupd.rehearsal.bilibili import Bilibili
-
-
-class Bench:
-    def __init__(self, base: Path, **publish) -> None:
-        self.drop = base / "drop"
-        self.drop.mkdir()
-        self.bilibili = Bilibili(base / "bilibili")
-        self.bilibili.start()
-        self.bilibili.submit_interval_seconds = 0.0
-        url = self.bilibili.url
-        settings = {"submit_interval_seconds": 0, "retry_seconds": 0.01, "lookup_seconds": 0.01, **publish}
-        self.config = Config(
-            drop_folders=[DropFolder(directory=self.drop)],
-            streamers=[Streamer(name="ann", url="https://x/a.flv")],
-            templates={"default": Template(title="{streamer} {title}", part_title="{part} {file}", tags=["a", "b"])},
-            accounts={"main": Account(cookies=self.bilibili.write_cookies(base / "cookies.json"))},
-            publish=PublishConfig(member_url=url, passport_url=url, api_url=url, **settings),
-            edit=EditConfig(),
-        )
-        self.catalog = Catalog(base / "data" / "catalog.db")
-        self.pipeline = Pipeline(self.config, self.catalog, lambda secrets: None)
-
-    def add(self, path: Path, **facts) -> int:
-        status = path.stat()
-        found = Found(str(path), str(self.drop), "file", status.st_size, status.st_mtime_ns, status.st_ino,
-                      status.st_dev, False, path.stem, **facts)  # fmt: skip
-        sync.apply(self.catalog.db, Changes(added=[found]))
-        (id,) = self.catalog.db.execute("select id from videos where file_path = ?", [str(path)]).fetchone()
-        return id
-
-    def broadcast(self, parts: int) -> dict:
-        streamer = records.streamer_id(self.catalog.db, "ann")
-        at = datetime.now(UTC).isoformat()
-        records.broadcast(self.catalog.db, {
-            "id": "b1", "streamer_id": streamer, "title": "the show", "cover_url": "", "live_id": "",
-            "directory": str(self.drop), "started_at": at, "ended_at": at, "parts": parts,
-        })  # fmt: skip
-        return {"broadcast_id": "b1", "streamer_id": streamer}
-
-    def everything(self, done) -> None:
-        def turn() -> bool:
-            self.pipeline.edit_turn()
-            self.pipeline.upload_turn()
-            self.pipeline.submit_turn()
-            return bool(done())
-
-        wait_until(turn, 30)
-
-    def video(self, id: int) -> dict:
-        row = videos.get(self.catalog.db, id)
-        assert row is not None
-        return dict(row)
-
-    def submission(self) -> dict:
-        return dict(submissions.everything(self.catalog.db)[-1])
-
-    def asked(self, route: str) -> int:
-        return sum(request.route == route for request in self.bilibili.requests)
-
-
-@pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    monkeypatch.setattr("biliupd.pipeline.submitting.COLLECT_SECONDS", 0.0)  # here one thread does it all
-    bench = Bench(tmp_path, attempts=3)
-    yield bench
-    bench.bilibili.close()
-
-
-@pytest.fixture
-def clip(bench: Bench) -> Path:
-    return make_video(bench.drop / "clip.mp4", 2)
 
 
 def test_an_upload_that_keeps_failing_is_tried_so_often_then_held(bench, clip):

@@ -129,6 +129,7 @@ class Accounts:
         quiet = self._standing(path).read().quiet_seconds(time.time())
         if quiet > 0:
             return quiet
+        self._tried[name] = (_state_of(path), config.publish)
         try:
             with self._watching(config, name):
                 kept = renew.keep_alive(config.publish, path)
