@@ -285,11 +285,17 @@ def _again(step: Callable[[], T]) -> T:
 
 def _with_captcha(step: Callable[[Captcha | None], T]) -> T:
     captcha: Captcha | None = None
-    for _ in range(TRIES):
+    for _ in range(2 * TRIES):
         try:
             return step(captcha)
         except CaptchaDemanded as demand:
-            captcha = _solve(demand.puzzle)
+            if demand.puzzle.challenge:
+                captcha = _solve(demand.puzzle)
+            elif captcha:
+                click.echo("That was not its solution; here is another one.", err=True)
+                captcha = None
+            else:
+                raise
     return step(captcha)
 
 
