@@ -42,6 +42,10 @@ class Bench:
         self.catalog = Catalog(base / "data" / "catalog.db")
         self.pipeline = Pipeline(self.config, self.catalog, lambda secrets: None)
 
+    def restart(self) -> None:
+        """A new pipeline on the same catalog, as after a restart of the daemon."""
+        self.pipeline = Pipeline(self.config, self.catalog, lambda secrets: None)
+
     def change(self, section: str, **changes) -> None:
         """Other settings of one section from now on."""
         updated = getattr(self.config, section).model_copy(update=changes)
