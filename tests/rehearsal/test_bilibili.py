@@ -243,3 +243,15 @@ def test_a_new_init_starts_the_object_again(server, client):
     new = client.begin(ticket)
     assert client.put(ticket, old, b"12345", 1).status_code == 404
     assert client.complete(ticket, new).status_code == 500
+
+
+@pytest.mark.parametrize(("changes", "length"), [({"end": 500}, 500), ({"size": 500, "end": 500}, 500), (
+    {"partNumber": 5, "chunk": 4, "start": 4000, "end": 4000, "size": 0}, 0)])
+def test_a_part_shorter_than_it_should_be_or_beyond_the_end_is_refused(server, client, changes, length):
+    ticket = client.preupload(3500)
+    query = {"partNumber": 1, "uploadId": client.begin(ticket), "chunk": 0, "chunks": 4, "size": 1000, "start": 0,
+             "end": 1000, "total": 3500, **changes}
+    answer = requests.put(object_url(ticket), params=query, data=bytes(length), headers=auth(ticket) | (
+        {} if length else {"Content-Length": "0"}))
+    assert answer.status_code == 400
+    assert server.part_sha256(name_of(ticket)) == {}

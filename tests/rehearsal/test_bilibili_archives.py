@@ -191,7 +191,8 @@ def test_the_view_of_the_app_has_the_archive_and_the_parts_only(server, client):
 
 
 @pytest.mark.parametrize(("changes", "code"), [
-    ({"limited_free": {"state": 0}}, 21001), ({"limited_free": None}, 0), ({"state_machine": {"a": 1}}, 21001),
+    ({"limited_free": {"state": 0}}, 21001), ({"limited_free": None}, 0), ({"limited_free": 1}, 21001),
+    ({"state_machine": {"a": 1}}, 21001),
     ({"unheard_of": [1]}, 21001), ({"unheard_of": 1}, 0), ({"tp_info": {"id": 1}, "attrs": {}, "activity": None}, 0),
     ({"title": ""}, 21103), ({"tag": ""}, 21005), ({"dtime": 5}, -400), ({"subtitle": None}, -400)])
 def test_an_edit_is_checked_and_what_only_the_server_knows_is_not_taken_back(server, client, changes, code):

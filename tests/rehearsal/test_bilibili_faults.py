@@ -5,6 +5,7 @@ import json
 import os
 import socket
 import ssl
+import threading
 import time
 from urllib.parse import urlsplit
 
@@ -134,6 +135,28 @@ def test_a_connection_to_an_endpoint_is_slow_and_others_are_not(server, client):
     assert quick < 0.2 <= CHUNK / 4000 <= slow
     server.slow(0, endpoint=second)
     assert client.put({**ticket, "endpoint": f"//{second}"}, upload_id, DATA, 2).elapsed.total_seconds() < 0.2
+
+
+def test_of_two_speeds_the_one_told_last_counts(server, client):
+    server.slow(500)
+    server.slow(10**9, part=1)
+    ticket = client.preupload(len(DATA))
+    upload_id = client.begin(ticket)
+    assert client.put(ticket, upload_id, DATA, 1).elapsed.total_seconds() < 1 < CHUNK / 500
+
+
+def test_a_part_that_arrives_after_a_new_init_is_not_kept(server, client):
+    server.slow(2000)
+    ticket = client.preupload(len(DATA))
+    upload_id = client.begin(ticket)
+    statuses = []
+    sender = threading.Thread(
+        target=lambda: statuses.append(client.put(ticket, upload_id, DATA, 1).status_code))
+    sender.start()
+    wait_until(lambda: server.under_way == ["put"])
+    client.begin(ticket)
+    sender.join(10)
+    assert (statuses, server.part_sha256(name_of(ticket))) == ([404], {})
 
 
 def test_tickets_last_as_long_as_told(server, client):
