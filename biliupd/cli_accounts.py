@@ -72,8 +72,9 @@ def login(
         raise click.UsageError("choose one way to log in")
     publish, path = _one(config_path, account, file)
     check_writable(path)
+    needed = publish.submit if config_path else None
     if cookies:
-        _keep_imported(publish, path, from_cookies(publish, _given(cookies)))
+        _keep_imported(publish, path, from_cookies(publish, _given(cookies)), needed)
         return
     if method == "sms":
         credential = _by_sms(publish, country)
@@ -87,7 +88,7 @@ def login(
     except TemporaryError as error:
         click.echo(f"logged in as {credential.mid}; written to {path}; it could not be looked at yet: {error}")
         return
-    click.echo(_welcome(health, path))
+    _welcome(health, path, needed)
 
 
 @click.command()
@@ -236,7 +237,9 @@ def _show(url: str, png: Path | None) -> None:
     click.echo(f"The QR code says: {_plain(url)}")
     if png:
         try:
-            code.save(str(png), kind="png", scale=8, border=4)
+            with open(os.open(png, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+                os.fchmod(file.fileno(), 0o600)  # whoever reads it can fetch the login when it is confirmed
+                code.save(file, kind="png", scale=8, border=4)
         except OSError as error:
             raise TemporaryError(f"{png}: cannot be written: {error.strerror}", hint="name another file") from error
         click.echo(f"It is in {png}, too.")
@@ -312,19 +315,22 @@ def _keep(path: Path, credential: Credential) -> None:
         credential.save(path)
 
 
-def _keep_imported(publish: PublishConfig, path: Path, credential: Credential) -> None:
+def _keep_imported(publish: PublishConfig, path: Path, credential: Credential, needed: str | None) -> None:
     """Cookies from elsewhere may be long dead: a good file is replaced only by a login that counts."""
     health = state(Member(publish, credential))
     if not health.cookies_valid:
         raise NeedsPerson("Bilibili does not know these cookies (any more)",
                           hint="log in at bilibili.com and copy them anew, or run biliupd login")
     _keep(path, credential)
-    click.echo(_welcome(health, path))
+    _welcome(health, path, needed)
 
 
-def _welcome(health: Health, path: Path) -> str:
-    return (f"logged in as {_plain(health.name)} ({health.mid}); written to {path}; can submit by "
-            f"{' and '.join(health.interfaces) or 'nothing'}; valid until {_day(health.expires_at)}")
+def _welcome(health: Health, path: Path, needed: str | None) -> None:
+    click.echo(f"logged in as {_plain(health.name)} ({health.mid}); written to {path}; can submit by "
+               f"{' and '.join(health.interfaces) or 'nothing'}; valid until {_day(health.expires_at)}")
+    if needed and needed not in health.interfaces:
+        click.echo(f"The configuration says publish.submit: {needed}, which this login cannot: log in with --tv, or "
+                   "set publish.submit: web", err=True)
 
 
 # -- how they stand -------------------------------------------------------------------------------------------------

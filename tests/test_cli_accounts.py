@@ -124,6 +124,7 @@ def matrix(output):
 
 
 def test_the_qr_code_is_the_one_of_its_address_and_brings_its_own_colours(bilibili, config, tmp_path):
+    (tmp_path / "a.png").touch(mode=0o644)
     with Phone(bilibili):
         group = click.Group(commands={one.name: one for one in COMMANDS})
         result = CliRunner().invoke(group, ["login", "-c", str(config), "--png", str(tmp_path / "a.png")], color=True)
@@ -133,6 +134,7 @@ def test_the_qr_code_is_the_one_of_its_address_and_brings_its_own_colours(bilibi
     drawn = [line for line in result.output.splitlines() if "█" in line]
     assert all(line.startswith("\x1b[38;5;231;48;5;16m") and line.endswith("\x1b[0m") for line in drawn)
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    assert stat.S_IMODE((tmp_path / "a.png").stat().st_mode) == 0o600, "who sees it can fetch the login, too"
 
 
 def test_half_blocks_draw_what_is_light():
@@ -355,7 +357,8 @@ def test_all_accounts_are_listed_and_the_exit_code_says_whether_all_can_be_used(
 def test_a_login_that_the_settings_cannot_use_is_not_usable(bilibili, config, tmp_path, submit, code):
     written(bilibili, config, "one", submit=submit)
     with Phone(bilibili):
-        biliupd("login", "-c", config, "--web")
+        result = biliupd("login", "-c", config, "--web")
+    assert ("which this login cannot" in result.output) == bool(code)
     result = biliupd("accounts", "-c", config, "--json")
     assert result.exit_code == code
     assert ("publish.submit: app" in json.loads(result.output)[0]["state"]) == bool(code)

@@ -97,13 +97,13 @@ class TvQr:
     def __init__(self, publish: PublishConfig) -> None:
         self._passport = _Passport(publish)
         made = self._passport.tv("qrcode/auth_code", {}, what="QR code")
-        self._code = _text(made, "auth_code")
+        self.auth_code = _text(made, "auth_code")  #: whoever has it can ask for the login, too
         self.url = _text(made, "url")  #: what the QR code says
         self.expires_at = datetime.now(UTC) + timedelta(seconds=QR_SECONDS)
 
     def poll(self) -> Credential | None:
         """The login, or None until the person has confirmed it; ask about once a second. Raises Expired."""
-        answer = self._passport.tv_answer("qrcode/poll", {"auth_code": self._code}, "QR code")
+        answer = self._passport.tv_answer("qrcode/poll", {"auth_code": self.auth_code}, "QR code")
         code = code_of(answer.content)
         if code in (_QR_SHOWN, _QR_SEEN):
             return None
@@ -230,7 +230,7 @@ def exchange_for_token(publish: PublishConfig, credential: Credential) -> Creden
     code = TvQr(publish)
     Member(publish, credential).call(
         "POST", f"{publish.passport_url}/x/passport-tv-login/h5/qrcode/confirm", what="tokens for cookies",
-        form={"auth_code": code._code, "csrf": credential.csrf, "scanning_type": "3"}, agent=_SCAN_AGENT)
+        form={"auth_code": code.auth_code, "csrf": credential.csrf, "scanning_type": "3"}, agent=_SCAN_AGENT)
     found = code.poll() or code.poll()
     if not found:
         raise TemporaryError("tokens for cookies: the confirmation was not seen")

@@ -137,7 +137,7 @@ def keep_alive(publish: PublishConfig, path: Path, *, force: bool = False, wait:
         credential = Credential.load(path)
         member = Member(publish, credential)
         health = state(member)
-        if not health.cookies_valid and not health.token_valid:
+        if not health.cookies_valid and not (health.token_valid and renewable(credential)):
             raise NeedsPerson(f"{path}: Bilibili does not know this login any more", hint=_AGAIN,
                               retry_after_seconds=300)
         lacks_token = not health.token_valid and (bool(credential.access_token) or publish.submit == "app")

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -225,21 +225,17 @@ class Accounts:
         account, _ = self._by_csrf(incoming, incoming.query.get("csrf"))
         return fine({"refresh": account.wants_refresh, "timestamp": int(time.time() * 1000)})
 
-    @cached_property
-    def _site_key(self) -> RSA.RsaKey:
-        return RSA.generate(1024)
-
     @property
     def correspond_key(self) -> str:
         """The public key that this stand-in's web page would encrypt with (PEM); the real site has another one."""
-        return self._site_key.public_key().export_key().decode()
+        return _site_key().public_key().export_key().decode()
 
     def correspond(self, incoming: Incoming) -> Answer:
         """The page with the word to renew the cookies with, for whoever encrypted the present moment."""
         _, session = self._by_cookies(incoming)
         try:
             sealed = bytes.fromhex(incoming.path.removeprefix(CORRESPOND))
-            name, _, moment = PKCS1_OAEP.new(self._site_key, SHA256).decrypt(sealed).decode().partition("_")
+            name, _, moment = PKCS1_OAEP.new(_site_key(), SHA256).decrypt(sealed).decode().partition("_")
             good = name == "refresh" and abs(int(moment) / 1000 - time.time()) < 300
         except ValueError:
             good = False
@@ -284,3 +280,8 @@ class Accounts:
 
     def spi(self, incoming: Incoming) -> Answer:
         return fine({"b_3": f"{secrets.token_hex(16).upper()}infoc", "b_4": f"{secrets.token_hex(16).upper()}=="})
+
+
+@lru_cache(maxsize=1)
+def _site_key() -> RSA.RsaKey:
+    return RSA.generate(1024)

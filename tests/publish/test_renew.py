@@ -348,6 +348,13 @@ def test_a_login_that_nothing_can_renew_is_left_alone_and_says_so_when_forced(se
         keep_alive(settings(submit="web"), path, force=True)
 
 
+def test_dead_cookies_that_nothing_can_renew_need_a_person(bilibili, settings, path):
+    replace(Credential.load(path), refresh_token="").save(path)
+    bilibili.refuse("nav", -101)
+    with pytest.raises(NeedsPerson, match="does not know this login"):
+        keep_alive(settings(), path)
+
+
 def test_a_login_that_was_made_meanwhile_is_not_overwritten(bilibili, settings, path):
     with locked(path):
         with pytest.raises(TemporaryError, match="another program"):
