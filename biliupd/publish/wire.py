@@ -24,6 +24,7 @@ from biliupd.config import trusted_certificates
 from biliupd.errors import PermanentError
 
 CONNECT_SECONDS = 15.0
+LEAST_SILENCE_SECONDS = 20  #: the kernel gives a connection up whose other side acknowledges nothing for so long
 LARGEST_ANSWER_BYTES = 1 << 20
 Buffer = bytes | memoryview
 
@@ -150,7 +151,7 @@ class Wire:
         if self._http is None or self._http.sock is None:
             self._http = self._open()
             self._http.connect()
-            self._http.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            _watched(self._http.sock, self._timeout_seconds)
             self._http.sock.settimeout(self._timeout_seconds)
         if self._cut:
             raise ConnectionAbortedError("cut")
@@ -174,6 +175,16 @@ class Wire:
     def _target(self, target: str) -> str:
         plain_proxy = self._url.scheme == "http" and self._headers
         return f"http://{self._url.netloc}{target}" if plain_proxy else target
+
+
+def _watched(connection: socket.socket, timeout_seconds: float) -> None:
+    """Have the kernel notice a cut that nobody tells, though what was sent last only lies in its buffer."""
+    silence = max(LEAST_SILENCE_SECONDS, math.ceil(timeout_seconds))
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, number in ((socket.TCP_NODELAY, 1), (socket.TCP_USER_TIMEOUT, silence * 1000),
+                           (socket.TCP_KEEPIDLE, silence), (socket.TCP_KEEPINTVL, max(1, silence // 3)),
+                           (socket.TCP_KEEPCNT, 3)):
+        connection.setsockopt(socket.IPPROTO_TCP, option, number)
 
 
 def _send(

@@ -9,7 +9,7 @@ import threading
 import pytest
 from support import wait_until
 
-from biliupd.errors import PermanentError, Stopped, TemporaryError
+from biliupd.errors import Cooling, PermanentError, Stopped, TemporaryError
 from biliupd.publish.line import named
 from biliupd.publish.session import Session
 from biliupd.publish.upos import upload
@@ -93,13 +93,22 @@ def test_what_was_there_already_is_no_speed(bilibili, sender, long_clip):
 
 
 def test_every_part_that_was_acknowledged_is_told_before_the_error(bilibili, sender, long_clip):
-    bilibili.fail("put", 400, part=15)
-    with pytest.raises(PermanentError):
+    bilibili.fail("put", 412, part=15)
+    with pytest.raises(Cooling):
         sender.send(long_clip)
     acknowledged = {int(request.query["partNumber"]) for request in bilibili.requests
                     if request.route == "put" and request.status == 200}
     assert sender.session.done <= acknowledged
     assert len(acknowledged - sender.session.done) <= 1, "at most the one whose answer was cut off on the other wire"
+
+
+def test_what_was_refused_for_good_is_not_gone_on_with(bilibili, sender, long_clip):
+    """Else the ticket that was refused would be refused again, however often a person has it tried."""
+    bilibili.fail("put", 400, part=15)
+    with pytest.raises(PermanentError, match="HTTP 400"):
+        sender.send(long_clip)
+    assert same(bilibili, sender.send(long_clip), long_clip)
+    assert count(bilibili, "preupload") == 2
 
 
 @pytest.mark.parametrize("change", ["grown", "touched", "replaced"])

@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import subprocess
+import sys
 import threading
 import time
 
@@ -341,3 +343,35 @@ def test_a_large_part_on_a_slow_line_is_not_late_while_it_comes_along(bilibili, 
     path.write_bytes(bytes(3 * 65536))
     bilibili.stall("put", 0.8, times=3)
     assert same(bilibili, send(path, member_with(timeout_seconds=0.1, part_attempts=1)), path)
+
+
+MEMORY = """
+import re, sys, threading
+from pathlib import Path
+from biliupd.config import PublishConfig
+from biliupd.publish.credential import Credential
+from biliupd.publish.line import named
+from biliupd.publish.member import Member
+from biliupd.publish.upos import upload
+
+url, cookies, *files = sys.argv[1:]
+member = Member(PublishConfig(member_url=url), Credential.load(Path(cookies)))
+for file in files:
+    upload(Path(file), member, [named("tx")], stop=threading.Event())
+    print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+"""
+
+
+def test_memory_grows_neither_with_the_file_nor_with_its_parts(bilibili, tmp_path):
+    bilibili.chunk_size_bytes = 256 * 1024
+    small, large = tmp_path / "small.mp4", tmp_path / "large.mp4"
+    small.write_bytes(bytes(3 * 256 * 1024))
+    with large.open("wb") as file:
+        file.truncate(128 << 20)
+    cookies = bilibili.write_cookies(tmp_path / "cookies.json")
+    done = subprocess.run([sys.executable, "-c", MEMORY, bilibili.url, cookies, small, large, large], text=True,
+                          capture_output=True, check=True)
+    first, second, third = (int(line) for line in done.stdout.split())
+    assert len(bilibili.chunks_seen) == 3 + 2 * 512
+    assert second - first < 2048, "KiB for 512 parts and 128 MiB"
+    assert third - second < 1024

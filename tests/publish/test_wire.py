@@ -172,3 +172,12 @@ def test_a_late_request_is_hung_up_though_bytes_trickle_and_the_next_connects_ag
         wire.close()
         socket.create_connection(listening.getsockname()).close()
         server.join(5)
+
+
+def test_a_cut_that_nobody_tells_is_noticed_by_the_kernel(bilibili):
+    wire = Wire(bilibili.url, 30)
+    wire.request("GET", "/OK", {})
+    connection = wire._http.sock
+    assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 30_000
+    assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    wire.close()
