@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import random
 import threading
 
 import pytest
@@ -306,3 +307,38 @@ def test_a_session_that_cannot_be_right_is_none(bilibili, sender, long_clip, cha
 @pytest.mark.parametrize("text", ["", "x", "null", "[]", "5", "{}", '{"version":1}'])
 def test_what_is_no_session_is_none(text):
     assert Session.loads(text) is None
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_whatever_happens_the_file_arrives_and_no_acknowledged_part_twice(bilibili, sender, long_clip, seed):
+    """Faults, stops and lost answers by chance; the text of the session is all that goes from one try to the next."""
+    chance = random.Random(seed)
+    bilibili.slow(900_000)
+    bilibili.add_endpoint()
+    for route in ("init", "put", "put", "put", "complete"):
+        happen = chance.choice([
+            lambda name: bilibili.drop(name, times=2, skip=chance.randrange(12)),
+            lambda name: bilibili.fail(name, chance.choice([500, 504, 429]), times=3, skip=chance.randrange(12)),
+            lambda name: bilibili.lose_answer(name, times=2, skip=chance.randrange(12)),
+            lambda name: bilibili.stall(name, 0.2, times=3, skip=chance.randrange(12))])
+        happen(route)
+    done = None
+    for _ in range(30):
+        known = sender.session.done if sender.session else frozenset()
+        tickets, before = count(bilibili, "preupload"), len(bilibili.requests)
+        stop = threading.Event()
+        timer = threading.Timer(chance.uniform(0.05, 0.6), stop.set)
+        timer.start()
+        try:
+            done = sender.send(long_clip, stop=stop)
+        except (Stopped, TemporaryError):
+            wait_until(lambda: "put" not in bilibili.under_way)
+        finally:
+            timer.cancel()
+        if count(bilibili, "preupload") == tickets:
+            sent = {int(one.query["partNumber"]) for one in bilibili.requests[before:] if one.route == "put"}
+            assert not sent & known
+        if done:
+            break
+    assert done
+    assert same(bilibili, done, long_clip)
