@@ -184,7 +184,8 @@ def test_whatever_was_there_before_can_be_replaced(write, credential, old):
     assert Credential.load(path) == credential
 
 
-def test_nobody_else_can_read_a_single_byte_whatever_the_umask(write, credential, monkeypatch):
+@pytest.mark.parametrize("umask", [0, 0o777])
+def test_nobody_else_can_read_a_single_byte_whatever_the_umask(write, credential, monkeypatch, umask):
     path, seen = write(content(), mode=0o666), []
     fsync = os.fsync
 
@@ -193,7 +194,7 @@ def test_nobody_else_can_read_a_single_byte_whatever_the_umask(write, credential
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", watched)
-    before = os.umask(0)
+    before = os.umask(umask)
     try:
         credential.save(path)
     finally:
