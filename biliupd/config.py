@@ -210,8 +210,8 @@ class PublishConfig(Section):
     """Tries for one part before the whole file waits."""
     timeout_seconds: Seconds = 60.0
     """For each request; a part gets four times as long."""
-    attempts: PositiveInt = 8
-    """Tries of one step before it is held for a person."""
+    attempts: PositiveInt = 30
+    """Tries of one step before it is held for a person: about a day. A network that is down does not count."""
     retry_seconds: Seconds = 30.0
     """Wait after the first failed try; doubles up to an hour."""
     submit_interval_seconds: SecondsOrZero = 60.0

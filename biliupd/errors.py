@@ -28,6 +28,10 @@ class TemporaryError(BiliupdError):
         self.retry_after_seconds = retry_after_seconds
 
 
+class Unreachable(TemporaryError):
+    """The other side was not reached at all: the network is down, a name is not found. It is no failed try."""
+
+
 class PermanentError(BiliupdError):
     """Another try cannot help: hold the thing for a person."""
 

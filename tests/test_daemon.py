@@ -361,7 +361,7 @@ def test_expired_cookies_pause_the_account_and_nothing_is_lost(world):
     world.bilibili.expire_login()
     make_video(world.drop / "a.mp4")
     world.start()
-    world.wait(lambda: world.rows("accounts", "state = 'waiting'"), 10, "the account is known to wait before it is used")
+    world.wait(lambda: world.rows("accounts", "state = 'waiting'"), 10, "it is known before it is used")
     world.wait(lambda: world.rows("videos", "state = 'ready' and waits_for like '%account main%'"), 30, "and why")
     assert world.rows("videos")[0]["attempts"] == 0
     asked = len(world.bilibili.requests)

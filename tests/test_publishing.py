@@ -386,7 +386,7 @@ def test_retention_takes_the_oldest_first_by_age_size_and_number():
 
 def test_progress_of_a_running_upload_is_in_the_catalog_and_at_hand(bench, clip):
     bench.bilibili.chunk_size_bytes = 20_000
-    bench.bilibili.slow(60_000)
+    bench.bilibili.slow(15_000)
     id = bench.add(clip)
     bench.pipeline.edit_turn()
     thread = Thread(target=bench.pipeline.upload_turn)

@@ -1,16 +1,19 @@
 """The pipeline's turns against the stand-in Bilibili, without a daemon around them."""
 
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
 
 from support import wait_until
 
 from biliupd.catalog import records, submissions, sync, videos
-from biliupd.catalog.database import Catalog
+from biliupd.catalog.database import Catalog, stamp
+from biliupd.catalog.states import State, move
 from biliupd.catalog.sync import Changes, Found
 from biliupd.config import Account, Config, DropFolder, EditConfig, PublishConfig, RetentionConfig, Streamer, Template
 from biliupd.pipeline import Pipeline
+from biliupd.publish.manners import StandingFile
 from biliupd.rehearsal.bilibili import Bilibili
 
 
@@ -60,6 +63,33 @@ class Bench:
         sync.apply(self.catalog.db, Changes(added=[found]))
         (id,) = self.catalog.db.execute("select id from videos where file_path = ?", [str(path)]).fetchone()
         return id
+
+    def ready(self, path: Path, **facts) -> int:
+        """The same for a file that needs no editing any more."""
+        id = self.add(path, **facts)
+        for old, new in ((State.RECORDED, State.EDITING), (State.EDITING, State.READY)):
+            assert move(self.catalog.db, id, old, new, duration=1.0)
+        return id
+
+    def pass_time(self, seconds: float) -> None:
+        """Let every moment that something waits for come nearer, in the catalog and beside the cookies."""
+        db = self.catalog.db
+        for table, column in (("videos", "retry_at"), ("submissions", "retry_at"), ("accounts", "retry_at"),
+                              ("submissions", "since")):  # fmt: skip
+            for row in list(db.query(f"select rowid as id, {column} as at from {table} where {column} like '20%'")):
+                earlier = stamp(datetime.fromisoformat(row["at"]) - timedelta(seconds=seconds))
+                db.execute(f"update {table} set {column} = ? where rowid = ?", [earlier, row["id"]])
+        db.conn.commit()
+        file = StandingFile(self.cookies)
+        standing = file.read()
+        file.write(replace(
+            standing, until=standing.until - seconds, warned=standing.warned - seconds,
+            submits=tuple(at - seconds for at in standing.submits)))  # fmt: skip
+        accounts = self.pipeline.accounts
+        for name in list(accounts.check_at):
+            accounts.check_at[name] -= seconds
+        for name, (failures, at) in list(accounts.doubts.items()):
+            accounts.doubts[name] = failures, at - seconds
 
     def broadcast(self, parts: int, *, over: bool = True, cover_url: str = "", title: str = "the show") -> dict:
         """A broadcast of ann as the recorder would leave it; what it returns is for `add`."""

@@ -27,7 +27,7 @@ from biliupd.publish.throttle import Throttle
 
 ACCOUNT_SECONDS = 60.0  #: an account that waits for a person is looked at this often
 CHECK_SECONDS = 24 * 3600.0  #: a login that works is checked this often, and renewed when it is time
-CHECK_AGAIN_SECONDS = 900.0  #: after a check that told nothing
+LONGEST_DOUBT_SECONDS = 3600.0  #: between two checks that told nothing
 
 
 class Accounts:
@@ -40,15 +40,16 @@ class Accounts:
         self._members: dict[str, tuple[object, Member]] = {}
         self._tried: dict[str, object] = {}
         self._standings: dict[Path, StandingFile] = {}
-        self._check_at: dict[str, float] = {}
+        self.check_at: dict[str, float] = {}  #: on the monotonic clock
         self._checked: dict[str, object] = {}
+        self.doubts: dict[str, tuple[int, float]] = {}  #: checks in a row that told nothing; not before (monotonic)
         self.throttle = Throttle(lambda: self._config.publish.bandwidth_at(datetime.now().astimezone().time()))
         self.lines = Lines(catalog.path.parent / "lines.json")
 
     def apply(self, config: Config) -> None:
         """New settings; logins are checked anew."""
         self._config = config
-        self._check_at.clear()
+        self.check_at.clear()
 
     def member(self, config: Config, name: str) -> Member:
         """The account's connection. Raises NeedsPerson with the reason while it must not be used."""
@@ -67,13 +68,22 @@ class Accounts:
             known = self._members.get(name)
             if known and known[0] == key:
                 return known[1]
+            if (rest := self._in_doubt(name)) > 0:
+                raise TemporaryError(f"account {name} could not be checked", retry_after_seconds=rest)
             self._tried[name] = key
-            with self._watching(config, name):
-                credential = Credential.load(path)
-                self._hide(credential.secrets)
-                member = Member(config.publish, credential)
-                uname = member.whoami()
-                logger.info("account {} is {}", name, uname)
+            try:
+                with self._watching(config, name):
+                    credential = Credential.load(path)
+                    self._hide(credential.secrets)
+                    member = Member(config.publish, credential)
+                    uname = member.whoami()
+            except NeedsPerson:
+                raise
+            except TemporaryError as error:
+                seconds = self._doubt(config, name)
+                raise TemporaryError(f"account {name}: {error}", retry_after_seconds=seconds) from error
+            logger.info("account {} is {}", name, uname)
+            self.doubts.pop(name, None)
             self._members[name] = (key, member)
         records.account(self._catalog.db, name, "ok", mid=credential.mid, uname=uname, checked_at=now(), hint="")
         return member
@@ -119,16 +129,15 @@ class Accounts:
         config, busy = self._config, False
         for name, account in config.accounts.items():
             state = _state_of(account.cookies)
-            if time.monotonic() >= self._check_at.get(name, 0.0) or self._checked.get(name) != state:
+            if time.monotonic() >= self.check_at.get(name, 0.0) or self._checked.get(name) != state:
                 busy, self._checked[name] = True, state
-                self._check_at[name] = time.monotonic() + self._check(config, name, account.cookies)
+                self.check_at[name] = time.monotonic() + self._check(config, name, account.cookies)
         return busy
 
     def _check(self, config: Config, name: str, path: Path) -> float:
         """Seconds until the next look."""
-        quiet = self._standing(path).read().quiet_seconds(time.time())
-        if quiet > 0:
-            return quiet
+        if (rest := max(self._standing(path).read().quiet_seconds(time.time()), self._in_doubt(name))) > 0:
+            return rest
         self._tried[name] = (_state_of(path), config.publish)
         try:
             with self._watching(config, name):
@@ -137,10 +146,11 @@ class Accounts:
             return max(ACCOUNT_SECONDS, min(error.retry_after_seconds, CHECK_SECONDS))
         except TemporaryError as error:
             logger.warning("account {} could not be checked: {} {}", name, error, error.hint)
-            return CHECK_AGAIN_SECONDS
+            return self._doubt(config, name)
         except BiliupdError as error:
             logger.error("account {} could not be checked: {} {}", name, error, error.hint)
             return CHECK_SECONDS
+        self.doubts.pop(name, None)
         self._hide(kept.credential.secrets)
         health = kept.health
         if kept.renewed:
@@ -149,6 +159,17 @@ class Accounts:
         records.account(self._catalog.db, name, "ok", mid=health.mid, uname=health.name, checked_at=now(),
                         expires_at=expires, hint="")  # fmt: skip
         return CHECK_SECONDS
+
+    def _in_doubt(self, name: str) -> float:
+        """Seconds until another check is due after one that told nothing; 0: there was none."""
+        return self.doubts.get(name, (0, 0.0))[1] - time.monotonic()
+
+    def _doubt(self, config: Config, name: str) -> float:
+        """A check told nothing: the seconds until the next, twice as many each time up to an hour."""
+        failures = self.doubts.get(name, (0, 0.0))[0]
+        seconds = min(config.publish.retry_seconds * 2.0 ** min(failures, 30), LONGEST_DOUBT_SECONDS)
+        self.doubts[name] = failures + 1, time.monotonic() + seconds
+        return seconds
 
     def _told(self, name: str, state: str, reason: str, until: str, hint: str) -> bool:
         return records.account(self._catalog.db, name, state, reason, until, hint=hint)

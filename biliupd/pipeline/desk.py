@@ -18,7 +18,7 @@ from biliupd.catalog.states import Stage, State
 from biliupd.catalog.submissions import Submission
 from biliupd.catalog.videos import Video
 from biliupd.config import Config
-from biliupd.errors import BiliupdError, NeedsPerson, Stopped, TemporaryError
+from biliupd.errors import BiliupdError, NeedsPerson, Stopped, TemporaryError, Unreachable
 from biliupd.pipeline.accounts import ACCOUNT_SECONDS
 
 IDLE_SECONDS = 1.0
@@ -62,7 +62,7 @@ class Desk:
             later(str(error), ACCOUNT_SECONDS, attempts, waits_for=str(error))
         except (TemporaryError, OSError) as error:
             attempts += 1
-            if attempts >= self.config.publish.attempts:
+            if attempts >= self.config.publish.attempts and not isinstance(error, Unreachable):
                 return hold(f"{error} (after {attempts} tries)")
             seconds = self.wait_seconds(attempts, error)
             log.warning("{}: {}; again in {:.0f} s", video["title"], error, seconds)
@@ -112,7 +112,8 @@ class Desk:
         """Another try after a while; one that was not sent at all is held after `publish.attempts` of them."""
         attempts = row["attempts"] + 1
         log = logger.bind(submission=row["id"])
-        if attempts >= self.config.publish.attempts and rest is Stage.COLLECTING:
+        limit = self.config.publish.attempts
+        if attempts >= limit and rest is Stage.COLLECTING and not isinstance(error, Unreachable):
             why = f"{error} (after {attempts} tries)"
             self.failed(row, old, Stage.HELD, why, None, attempts=attempts)
             log.error("held: {}", why)

@@ -16,7 +16,7 @@ from biliupd.catalog.states import State
 from biliupd.catalog.videos import Video
 from biliupd.errors import NeedsPerson, PermanentError, TemporaryError
 from biliupd.pipeline.accounts import ACCOUNT_SECONDS, Accounts
-from biliupd.pipeline.desk import Desk, moment
+from biliupd.pipeline.desk import IDLE_SECONDS, Desk, moment
 from biliupd.pipeline.orders import Order, Wait, order_for, show_of
 from biliupd.publish import archives, upos
 from biliupd.publish.member import Member
@@ -51,8 +51,9 @@ class Uploading:
             order = replace(order, account=submissions.account_of(db, video, order.account, order.folder))
             try:
                 member = self._accounts.member(desk.config, order.account)
-            except NeedsPerson as error:
-                videos.wait(db, video["id"], str(error), moment(ACCOUNT_SECONDS))
+            except TemporaryError as error:
+                seconds = ACCOUNT_SECONDS if isinstance(error, NeedsPerson) else error.retry_after_seconds
+                videos.wait(db, video["id"], str(error), moment(max(seconds, IDLE_SECONDS)))
                 continue
             if videos.begin_upload(db, video, desk.owner):
                 desk.step(video, State.UPLOADING, State.READY, partial(self._upload, member=member, order=order))
@@ -65,8 +66,6 @@ class Uploading:
         self._refuse_what_is_published(video, member, order)
         book = _Book(desk, video["id"])
         left = Session.loads(videos.session(desk.db, video["id"]))
-        if left and video["again"] and not video["attempts"]:
-            left = left.ended(0)  # a person looked at it: what went wrong before is forgiven
         try:
             with self._accounts.watching(order.account):
                 lines = self._accounts.lines.ranked(member, desk.stop)

@@ -27,15 +27,15 @@ class Pipeline:
 
     def __init__(self, config: Config, catalog: Catalog, hide: Callable[[Iterable[str]], None]) -> None:
         self._desk = Desk(config, catalog)
-        self._accounts = Accounts(config, catalog, hide)
-        self._uploading = Uploading(self._desk, self._accounts)
+        self.accounts = Accounts(config, catalog, hide)
+        self._uploading = Uploading(self._desk, self.accounts)
         self._threads: list[threading.Thread] = []
         self.turned_at: dict[str, float] = {}
         self.edit_turn = Editing(self._desk).turn
         self.upload_turn = self._uploading.turn
-        self.submit_turn = Submitting(self._desk, self._accounts).turn
+        self.submit_turn = Submitting(self._desk, self.accounts).turn
         self.tidy_turn = Tidying(self._desk).turn
-        self.account_turn = self._accounts.turn
+        self.account_turn = self.accounts.turn
 
     @property
     def progress(self) -> dict[int, Progress]:
@@ -71,7 +71,7 @@ class Pipeline:
     def apply(self, config: Config) -> None:
         """New settings for every step that begins from now on; what waited for settings is looked at again."""
         self._desk.config = config
-        self._accounts.apply(config)
+        self.accounts.apply(config)
         videos.wake(self._desk.db)
 
     def _work(self, turn: Callable[[], bool]) -> None:

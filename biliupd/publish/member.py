@@ -15,7 +15,7 @@ import requests
 import urllib3.exceptions
 
 from biliupd.config import PublishConfig, trusted_certificates
-from biliupd.errors import BiliupdError, Cooling, NeedsPerson, PermanentError, TemporaryError
+from biliupd.errors import BiliupdError, Cooling, NeedsPerson, PermanentError, TemporaryError, Unreachable
 from biliupd.publish.credential import Credential
 
 TV_KEY, TV_SECRET = "4409e2ce8ffd12b8", "59b43e04ad6965f34319062b478f83dd"
@@ -31,7 +31,7 @@ _LOG_IN = "log in to Bilibili again (biliupd login), so that the account's cooki
 _CAPTCHA = "submit something by hand on bilibili.com with this account and solve its captcha; then it goes on by itself"
 _REST = "nothing to do: it goes on by itself; if this happens often, upload fewer and larger files"
 LOGIN: dict[int, tuple[float, str]] = {  #: code → seconds until another look is polite, what the person can do
-    -2: (300, _LOG_IN), -101: (300, _LOG_IN), -111: (300, _LOG_IN),
+    -2: (900, _LOG_IN), -101: (900, _LOG_IN), -111: (900, _LOG_IN),
     -102: (6 * HOUR, "the account is banned: ask Bilibili"),
 }
 RISK: dict[int, tuple[float, str]] = {  #: code → seconds the account keeps quiet at first
@@ -50,7 +50,7 @@ HINTS = {
 }
 
 
-class Unsent(TemporaryError):
+class Unsent(Unreachable):
     """The request never reached the server: no address, no connection, no believable certificate."""
 
 
@@ -68,7 +68,7 @@ class Member:
         """The account's name. Raises NeedsPerson when the login is worth nothing any more."""
         found = self.call("GET", f"{self.publish.api_url}/x/web-interface/nav", what="login check")
         if not isinstance(found, dict) or not found.get("isLogin", True):
-            raise NeedsPerson("login check: not logged in", hint=_LOG_IN, retry_after_seconds=300)
+            raise NeedsPerson("login check: not logged in", hint=_LOG_IN, retry_after_seconds=900)
         if self.publish.submit == "app":
             self._check_token()
         return str(found.get("uname") or self.credential.mid)

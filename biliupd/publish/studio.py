@@ -152,6 +152,8 @@ def edited(
     """
     archive = view["archive"]
     body = {name: entry for name, entry in submitted.items() if name not in ("csrf", "cover43")}
+    if archive.get("desc") != submitted.get("desc"):
+        body["desc_v2"] = None  # ours are pieces of another text
     body |= {name: entry for name, entry in archive.items() if name not in SERVER_ONLY and entry is not None}
     if "is_dolby" in archive:
         body["dolby"] = int(bool(archive["is_dolby"]))

@@ -41,7 +41,7 @@ def test_a_refused_token_needs_a_person(bilibili, member):
 
 
 @pytest.mark.parametrize(("code", "kind", "seconds"), [
-    (-101, NeedsPerson, 300), (-111, NeedsPerson, 300), (601, Cooling, 3600), (21566, Cooling, 21600),
+    (-101, NeedsPerson, 900), (-111, NeedsPerson, 900), (601, Cooling, 3600), (21566, Cooling, 21600),
     (137022, Cooling, 43200), (21564, Cooling, 86400), (-352, Cooling, 3600), (-412, Cooling, 3600),
     (21070, TemporaryError, 35), (406, Cooling, 3600), (-509, Cooling, 600), (-503, TemporaryError, 0),
     (-400, PermanentError, None), (21103, PermanentError, None), (21005, PermanentError, None),
