@@ -14,28 +14,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from biliupd.config import Config, PublishConfig, load
 from biliupd.errors import BiliupdError, ConfigError, NeedsPerson, PermanentError, TemporaryError
 from biliupd.publish.credential import LARGEST_FILE_BYTES, Credential, check_writable, locked
-from biliupd.publish.login import (
-    Captcha,
-    CaptchaDemanded,
-    Expired,
-    Geetest,
-    Rejected,
-    SmsLogin,
-    TvQr,
-    WebQr,
-    from_cookies,
-    password_login,
-    send_code,
-)
-from biliupd.publish.member import Member
-from biliupd.publish.renew import Health, keep_alive, renewable, state
+
+if TYPE_CHECKING:  # the rest of publish is loaded by the commands: other commands, and --help, do without
+    from biliupd.publish.login import Captcha, Geetest, SmsLogin, TvQr, WebQr
+    from biliupd.publish.renew import Health
 
 POLL_SECONDS = 1.0
 QR_CODES = 4  #: so many are shown, one after the other, before nobody is thought to be there
@@ -68,6 +57,10 @@ def login(
     country: int, png: Path | None,
 ) -> None:  # fmt: skip
     """Log in to Bilibili and keep the login in a file that only you can read."""
+    from biliupd.publish.login import TvQr, WebQr, from_cookies
+    from biliupd.publish.member import Member
+    from biliupd.publish.renew import state
+
     if method and cookies:
         raise click.UsageError("choose one way to log in")
     publish, path = _one(config_path, account, file)
@@ -115,6 +108,8 @@ def accounts(files: tuple[Path, ...], config_path: Path | None, as_json: bool) -
 @click.option("--force", is_flag=True, help="Renew now, though it is not due.")
 def renew(files: tuple[Path, ...], config_path: Path | None, force: bool) -> None:
     """Renew logins that end soon, as the daemon does by itself."""
+    from biliupd.publish.renew import keep_alive, renewable
+
     publish, paths = _several(config_path, files)
     failed = False
     for path in paths:
@@ -194,7 +189,9 @@ def _given(cookies: str) -> str:
 # -- logging in -----------------------------------------------------------------------------------------------------
 
 
-def _by_qr(publish: PublishConfig, kind: type[TvQr] | type[WebQr], png: Path | None) -> Credential:
+def _by_qr(publish: PublishConfig, kind: "type[TvQr] | type[WebQr]", png: Path | None) -> Credential:
+    from biliupd.publish.login import Expired
+
     for _ in range(QR_CODES):
         code = kind(publish)
         _show(code.url, png)
@@ -206,8 +203,10 @@ def _by_qr(publish: PublishConfig, kind: type[TvQr] | type[WebQr], png: Path | N
     raise PermanentError(f"nobody scanned {QR_CODES} QR codes", hint="run biliupd login again when you are there")
 
 
-def _confirmed(code: TvQr | WebQr) -> Credential:
+def _confirmed(code: "TvQr | WebQr") -> Credential:
     """Wait for the person. A network that fails now and then is waited for, too."""
+    from biliupd.publish.login import Expired
+
     pause, told = threading.Event(), False
     while True:
         try:
@@ -253,7 +252,9 @@ def qr_lines(dark: list[list[bool]]) -> list[str]:
 
 
 def _by_sms(publish: PublishConfig, country: int) -> Credential:
-    def send() -> SmsLogin:
+    from biliupd.publish.login import send_code
+
+    def send() -> "SmsLogin":
         phone = click.prompt(f"Phone number (+{country})").strip().replace(" ", "")
         return _with_captcha(lambda captcha: _sent(send_code(publish, phone, country, captcha)))
 
@@ -261,13 +262,17 @@ def _by_sms(publish: PublishConfig, country: int) -> Credential:
     return _again(lambda: sms.confirm(click.prompt("Code of the SMS", hide_input=True).strip()))
 
 
-def _sent(sms: SmsLogin) -> SmsLogin:
+def _sent(sms: "SmsLogin") -> "SmsLogin":
+    from biliupd.publish.login import CaptchaDemanded
+
     if sms.captcha_needed:
         raise CaptchaDemanded("SMS: Bilibili wants a captcha", sms.captcha_needed)
     return sms
 
 
 def _by_password(publish: PublishConfig) -> Credential:
+    from biliupd.publish.login import password_login
+
     def ask() -> Credential:
         user = click.prompt("Name, phone number or e-mail address").strip()
         password = click.prompt("Password", hide_input=True)
@@ -278,6 +283,8 @@ def _by_password(publish: PublishConfig) -> Credential:
 
 def _again(step: Callable[[], T]) -> T:
     """Let the person mistype a few times."""
+    from biliupd.publish.login import Rejected
+
     for _ in range(TRIES - 1):
         try:
             return step()
@@ -286,7 +293,9 @@ def _again(step: Callable[[], T]) -> T:
     return step()
 
 
-def _with_captcha(step: Callable[[Captcha | None], T]) -> T:
+def _with_captcha(step: "Callable[[Captcha | None], T]") -> T:
+    from biliupd.publish.login import CaptchaDemanded
+
     captcha: Captcha | None = None
     for _ in range(2 * TRIES):
         try:
@@ -302,7 +311,9 @@ def _with_captcha(step: Callable[[Captcha | None], T]) -> T:
     return step(captcha)
 
 
-def _solve(puzzle: Geetest) -> Captcha:
+def _solve(puzzle: "Geetest") -> "Captcha":
+    from biliupd.publish.login import Captcha
+
     click.echo("Bilibili wants a puzzle solved first. Open this in a browser; what it gives back is asked for below.")
     click.echo(f"  {_plain(puzzle.url)}\n  gt: {_plain(puzzle.gt)}\n  challenge: {_plain(puzzle.challenge)}")
     challenge = click.prompt("challenge", default=puzzle.challenge, show_default=False).strip()
@@ -317,6 +328,9 @@ def _keep(path: Path, credential: Credential) -> None:
 
 def _keep_imported(publish: PublishConfig, path: Path, credential: Credential, needed: str | None) -> None:
     """Cookies from elsewhere may be long dead: a good file is replaced only by a login that counts."""
+    from biliupd.publish.member import Member
+    from biliupd.publish.renew import state
+
     health = state(Member(publish, credential))
     if not health.cookies_valid:
         raise NeedsPerson("Bilibili does not know these cookies (any more)",
@@ -325,7 +339,7 @@ def _keep_imported(publish: PublishConfig, path: Path, credential: Credential, n
     _welcome(health, path, needed)
 
 
-def _welcome(health: Health, path: Path, needed: str | None) -> None:
+def _welcome(health: "Health", path: Path, needed: str | None) -> None:
     click.echo(f"logged in as {_plain(health.name)} ({health.mid}); written to {path}; can submit by "
                f"{' and '.join(health.interfaces) or 'nothing'}; valid until {_day(health.expires_at)}")
     if needed and needed not in health.interfaces:
@@ -341,7 +355,7 @@ class _Row:
     """One login of the table."""
 
     path: Path
-    health: Health | None
+    health: "Health | None"
     problem: str
     usable: bool
 
@@ -364,6 +378,9 @@ class _Row:
 
 
 def _looked_at(publish: PublishConfig, path: Path, needed: str | None) -> _Row:
+    from biliupd.publish.member import Member
+    from biliupd.publish.renew import state
+
     try:
         credential = Credential.load(path)
         health = state(Member(publish, credential))
@@ -374,7 +391,9 @@ def _looked_at(publish: PublishConfig, path: Path, needed: str | None) -> _Row:
     return _Row(path, health, _problem(health, credential, needed), usable)
 
 
-def _problem(health: Health, credential: Credential, needed: str | None) -> str:
+def _problem(health: "Health", credential: Credential, needed: str | None) -> str:
+    from biliupd.publish.renew import renewable
+
     if not health.cookies_valid:
         return "logged out → biliupd login"
     if health.token_valid is False:
