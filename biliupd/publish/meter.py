@@ -6,6 +6,7 @@ Shared by the threads of one upload, written by those that send and read by the 
 import threading
 import time
 from collections import deque
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from biliupd.errors import PermanentError
@@ -38,6 +39,7 @@ class Meter:
         self._name, self.size_bytes = name, size_bytes
         self._lock = threading.Lock()
         self._session: Session | None = None
+        self._aside: Session | None = None
         self._done: set[int] = set()
         self._flying: dict[int, int] = {}
         self._resent_bytes = resent_bytes
@@ -66,11 +68,14 @@ class Meter:
         self._flying[number] = count
 
     def land(self, number: int) -> None:
-        """A part was acknowledged."""
+        """A part was acknowledged. Raises PermanentError when what was set aside for it is too much."""
         with self._lock:
             self._flying.pop(number, None)
             self._done.add(number)
             self._version += 1
+            if self._aside:
+                lost, self._aside = self._aside, None
+                self._waste(_landed(lost, lost.done))
 
     def drop(self, number: int) -> None:
         """A try of a part failed. Raises PermanentError when too much was sent in vain."""
@@ -81,10 +86,19 @@ class Meter:
         """The ticket is given up, and with it all that was sent. Raises PermanentError when that is too much."""
         with self._lock:
             if self._session:
-                lost = self._landed(self._session)
+                lost = _landed(self._session, self._done)
                 self._session, self._done = self._session.ended(0), set()
                 self._version += 1
                 self._waste(lost)
+
+    def set_aside(self) -> None:
+        """Another ticket is tried, but this one is given up only when the other has its first part: perhaps it is the
+        network that does not serve, and then the parts are good for the next time."""
+        with self._lock:
+            if self._session:
+                if self._done:
+                    self._aside = replace(self._session, done=frozenset(self._done))
+                self._session, self._done = self._session.ended(0), set()
 
     def freeze(self) -> None:
         """Whoever waits wants it to end: what is cut off from now on has not failed."""
@@ -107,15 +121,23 @@ class Meter:
             raise self.too_much
 
     @property
+    def current(self) -> Session | None:
+        """The session that is worked on; None before the first one."""
+        with self._lock:
+            return self._session and replace(self._session, done=frozenset(self._done))
+
+    @property
     def session(self) -> Session:
-        """The session as it is now. Only after the first `begin`."""
-        found = self.told()[1]
+        """The same where there is one."""
+        found = self.current
         assert found
         return found
 
     def told(self) -> tuple[int, Session | None]:
         """A number that grows with each change worth remembering, and the session to remember."""
         with self._lock:
+            if self._aside:
+                return self._version, replace(self._aside, resent_bytes=self._resent_bytes)
             if not self._session:
                 return self._version, None
             return self._version, replace(self._session, done=frozenset(self._done), resent_bytes=self._resent_bytes)
@@ -128,12 +150,13 @@ class Meter:
         with self._lock:
             if not self._session:
                 return 0, 0, ""
-            moved = self._landed(self._session) + sum(list(self._flying.values()))
+            moved = _landed(self._session, self._done) + sum(list(self._flying.values()))
             return self._era, min(moved, self.size_bytes), self._session.line
 
-    def _landed(self, session: Session) -> int:
-        landed = len(self._done) * session.chunk_size
-        return landed - (session.chunk_size - session.size_of(session.count) if session.count in self._done else 0)
+
+def _landed(session: Session, done: Collection[int]) -> int:
+    landed = len(done) * session.chunk_size
+    return landed - (session.chunk_size - session.size_of(session.count) if session.count in done else 0)
 
 
 class Rate:

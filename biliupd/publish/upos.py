@@ -52,8 +52,8 @@ def upload(
     """Upload one file over the first of `lines` that serves, or go on with `session` where it still fits.
 
     All callbacks are called in the caller's thread: `on_progress` with a Progress whenever it changed, `on_session`
-    whenever there is something new to remember, and once more before an error is raised. What they raise ends the
-    upload. `on_line_failed` tells of a line that was left.
+    at least once, whenever there is something new to remember, and once more before an error is raised. What they raise
+    ends the upload. `on_line_failed` tells of a line that was left.
 
     Raises Stopped within about a second after `stop` is set; TemporaryError (NeedsPerson when the account waits for
     somebody); PermanentError for a file or a refusal that another try cannot help, and when more was sent in vain than
@@ -202,7 +202,7 @@ class _Job:
                         raise TemporaryError(f"{source.name}: {unserved} (line {line.name})") from unserved.__cause__
                     logger.warning("{}: {} (line {}); once more from the start over the next line", source.name,
                                    unserved, line.name)
-                    meter.abandon()
+                    meter.set_aside()
                     continue
                 session = meter.session
                 return Uploaded(session.filename, session.cid, source.size_bytes, line.name, time.monotonic() - began)
@@ -228,7 +228,7 @@ class _Job:
 
     def _routes(self, meter: Meter) -> Iterator[Line]:
         """The lines in their order, but first the one on which parts are there already."""
-        former = meter.told()[1]
+        former = meter.current
         if former and former.upload_id and not former.done and former.line != self._lines[0].name:
             meter.abandon()
         elif former and former.upload_id:
@@ -239,7 +239,7 @@ class _Job:
     def _over(self, line: Line, source: Source, meter: Meter) -> None:
         """Get the file there over one line, with a new ticket for each that is refused. Raises Unserved."""
         while True:
-            known = meter.told()[1]
+            known = meter.current
             if not known or not known.upload_id:
                 meter.begin(preupload(self._member, line, source))
             try:

@@ -228,6 +228,33 @@ def test_when_no_line_serves_it_is_temporary_and_the_last_ticket_is_kept(bilibil
     assert same(bilibili, done, long_clip)
 
 
+def test_a_network_that_is_cut_off_costs_no_part(bilibili, sender, long_clip):
+    """Every line fails then, and no new ticket can be had."""
+    bilibili.drop("put", times=999, skip=10)
+    bilibili.drop("preupload", times=999, skip=1)
+    failed = []
+    with pytest.raises(TemporaryError):
+        sender.send(long_clip, on_line_failed=failed.append)
+    assert failed == [LINES[0]]
+    had = sender.session.done
+    assert (sender.session.line, len(had)) == ("tx", 10)
+    bilibili.heal()
+    before = len(bilibili.chunks_seen)
+    assert same(bilibili, sender.send(long_clip), long_clip)
+    assert set(bilibili.chunks_seen[before:]) == set(range(1, 21)) - had
+
+
+def test_a_ticket_is_kept_until_another_line_has_taken_a_part(bilibili, sender, long_clip):
+    bilibili.fail("put", 500, times=999, skip=10, line="tx")
+    bilibili.fail("put", 500, times=999, line="bda2")
+    with pytest.raises(TemporaryError, match="line bda2"):
+        sender.send(long_clip)
+    assert (sender.session.line, len(sender.session.done)) == ("tx", 10)
+    bilibili.heal()
+    assert sender.send(long_clip).line == "tx"
+    assert count(bilibili, "preupload") == 2
+
+
 def test_a_ticket_without_parts_does_not_hold_on_to_its_line(bilibili, sender, long_clip):
     bilibili.fail("put", 500, times=999)
     with pytest.raises(TemporaryError):
