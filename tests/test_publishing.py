@@ -14,7 +14,9 @@ from biliupd.catalog import records, submissions, videos
 from biliupd.catalog.database import stamp
 from biliupd.catalog.states import State, move
 from biliupd.config import RetentionConfig, Template
+from biliupd.errors import PermanentError
 from biliupd.pipeline.orders import Order, Show
+from biliupd.pipeline.preview import preview
 from biliupd.pipeline.tidying import surplus
 
 FIRST_PART = {"streamer": {"submit_at": "first_part"}}
@@ -426,3 +428,46 @@ def test_an_upload_that_was_stopped_goes_on_with_what_is_missing(bench, clip):
     assert bench.asked("preupload") == 1
     assert len(seen) - len(set(seen)) <= 3, "only what was under way is sent again"
     assert acknowledged >= 3
+
+
+# -- preview -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_preview_of_a_broadcast_is_what_is_sent_then(make_bench, video):
+    bench = make_bench(parts_per_submission=2, template={"desc": "{streamer} {url}", "dolby": True})
+    of = bench.broadcast(3)
+    ids = [record(bench, video, number, of) for number in (1, 2, 3)]
+    shown = preview(bench.config, bench.catalog.db, "b1")
+    assert bench.bilibili.requests == []
+    bench.everything(lambda: all(bench.state(id) == State.PUBLISHED for id in ids))
+    assert len(shown) == len(bench.bilibili.archives) == 2
+    for one, archive in zip(shown, bench.bilibili.archives, strict=True):
+        sent = {name: text for name, text in archive.body.items() if name not in ("cover", "videos", "desc")}
+        assert {name: text for name, text in one.body.items() if name not in ("cover", "videos", "desc")} == sent
+        assert [part["title"] for part in one.body["videos"]] == titles(archive)
+    assert shown[0].body["desc"] == bench.bilibili.archives[0].body["desc"] == "ann https://x/a.flv"
+    again = preview(bench.config, bench.catalog.db, str(bench.recordings / "ann" / "P001.mp4"))
+    assert again[0].bvid == bench.bilibili.archives[0].bvid
+
+
+def test_a_preview_of_a_file_needs_no_catalog_and_says_why_it_would_wait(bench, clip, tmp_path):
+    (bench.drop / "clip.yaml").write_text("title: from the sidecar\n")
+    (one,) = preview(bench.config, None, str(clip))
+    assert (one.body["title"], one.waits_for, one.files) == ("from the sidecar", "", (str(clip),))
+    (bench.drop / "clip.yaml").write_text("titel: x\n")
+    (one,) = preview(bench.config, None, str(clip))
+    assert "did you mean title?" in one.waits_for
+    elsewhere = str(shutil.copy(clip, tmp_path / "elsewhere.mp4"))
+    (one,) = preview(bench.config, bench.catalog.db, elsewhere)
+    assert "no drop folder" in one.waits_for
+    with pytest.raises(PermanentError, match="no file"):
+        preview(bench.config, bench.catalog.db, "BV1nothing")
+
+
+def test_a_preview_of_a_folder_has_its_files_as_parts(bench, clip):
+    (bench.drop / "trip").mkdir()
+    for name in ("10.mp4", "9.mp4"):
+        shutil.copy(clip, bench.drop / "trip" / name)
+    (one,) = preview(bench.config, None, str(bench.drop / "trip"))
+    assert [os.path.basename(file) for file in one.files] == ["9.mp4", "10.mp4"]
+    assert one.body["title"] == "trip"

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
@@ -112,6 +112,11 @@ def parts(db: Database, id: int) -> list[Video]:
         " where v.submission_id = ? and v.state not in (?, ?)",
         [id, *_STANDS_ASIDE],
     )
+    return in_order(found)
+
+
+def in_order(found: Iterable[Video]) -> list[Video]:
+    """Videos in the order of recording, or as people number their files."""
     return sorted(found, key=lambda video: _natural(video["file_path"]))
 
 

@@ -18,6 +18,31 @@ def get(db: Database, id: int) -> Video | None:
     return next(iter(db.query("select * from videos where id = ?", [id])), None)
 
 
+_WITH_UPLOAD = "select v.*, u.filename, u.cid from videos v left join uploads u on u.video_id = v.id"
+
+
+def of_broadcast(db: Database, id: str) -> list[Video]:
+    """The videos of a broadcast, in no order, with what their upload left."""
+    return list(db.query(f"{_WITH_UPLOAD} where v.broadcast_id = ?", [id]))
+
+
+def of_broadcast_at(db: Database, directory: str) -> list[Video]:
+    """The same for the broadcast whose folder this is."""
+    return list(
+        db.query(f"{_WITH_UPLOAD} where v.broadcast_id in (select id from broadcasts where directory = ?)", [directory])
+    )
+
+
+def at_or_below(db: Database, path: str) -> list[Video]:
+    """The video that is, or was merged from, this file; or those below this folder."""
+    return list(
+        db.query(
+            f"{_WITH_UPLOAD} where v.file_path = ? or v.merged_from = ? or (v.file_path > ? and v.file_path < ?)",
+            [path, path, f"{path}/", f"{path}0"],  # 0 comes after /
+        )
+    )
+
+
 def due(db: Database, state: State, limit: int = 50) -> list[Video]:
     """Rows at rest in `state` whose time has come, in the order of recording."""
     return list(

@@ -164,9 +164,9 @@ def _user_of(config: Config, db: Database, video: Video) -> Streamer | DropFolde
     return next((folder for folder in config.drop_folders if os.path.abspath(folder.directory) == root), None)
 
 
-def show_of(db: Database, video: Video, order: Order) -> Show:
+def show_of(db: Database | None, video: Video, order: Order) -> Show:
     """The broadcast a video belongs to, or the dropped file or folder itself."""
-    broadcast = records.get_broadcast(db, video["broadcast_id"]) if video["broadcast_id"] else None
+    broadcast = records.get_broadcast(db, video["broadcast_id"]) if db and video["broadcast_id"] else None
     if broadcast:  # one that somebody wrote by hand may not say when it began
         began = datetime.fromisoformat(broadcast["started_at"] or broadcast["created_at"])
         return Show(broadcast["title"], began)
