@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 
 from loguru import logger
 
-from biliupd.errors import Cooling, PermanentError, TemporaryError
+from biliupd.errors import Cooling, PermanentError
 from biliupd.publish.member import Member
 from biliupd.publish.meter import Meter
 from biliupd.publish.source import Source
@@ -30,6 +30,10 @@ LONGEST_PAUSE_SECONDS = 60.0
 
 class Refused(Exception):
     """The object cannot be finished with this ticket; another may do."""
+
+
+class RefusedForGood(PermanentError):
+    """UPOS does not want what it was sent, and there is no telling why."""
 
 
 class Unserved(Exception):
@@ -121,11 +125,11 @@ class Transfer:
         session = self._session
         fields = {"output": "json", "profile": session.profile, "filesize": session.size_bytes,
                   "partsize": session.chunk_size, "biz_id": session.cid}
-        reply = self._ask(wire, "beginning the upload", f"uploads&{urlencode(fields)}", self._publish.part_attempts)
-        upload_id = _content(reply).get("upload_id")
-        if not isinstance(upload_id, str) or not upload_id:
-            raise TemporaryError(f"{self._source.name}: UPOS gave no upload id")
-        return upload_id
+        reply = self._ask(wire, "beginning the upload", f"uploads&{urlencode(fields)}", self._publish.part_attempts,
+                          is_good=lambda reply: bool(_upload_id(reply)))
+        if not _upload_id(reply):
+            raise Unserved("beginning the upload gives no upload id")
+        return _upload_id(reply)
 
     def _send(self, wire: Wire, number: int) -> None:
         start, size = (number - 1) * self._session.chunk_size, self._session.size_of(number)
@@ -223,12 +227,17 @@ class Transfer:
         if status == 412:
             raise Cooling(f"{what}: HTTP 412, risk control", retry_after_seconds=3600)
         if status < 500 and status not in (408, 429):
-            raise PermanentError(f"{self._source.name}: {what}: UPOS answers HTTP {status}")
+            raise RefusedForGood(f"{self._source.name}: {what}: UPOS answers HTTP {status}")
         return f"HTTP {status}"
 
 
 def _pause(base_seconds: float, attempt: int) -> float:
     return min(base_seconds * 2.0 ** (attempt - 1), LONGEST_PAUSE_SECONDS) * random.uniform(0.5, 1)
+
+
+def _upload_id(reply: Reply) -> str:
+    found = _content(reply).get("upload_id")
+    return found if isinstance(found, str) and found.isprintable() else ""
 
 
 def _content(reply: Reply) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from loguru import logger
 
-from biliupd.errors import PermanentError, Stopped, TemporaryError
+from biliupd.errors import Stopped, TemporaryError
 from biliupd.publish.line import Line
 from biliupd.publish.member import Member
 from biliupd.publish.meter import Meter, Progress, Rate
@@ -22,7 +22,7 @@ from biliupd.publish.preupload import preupload
 from biliupd.publish.session import Session
 from biliupd.publish.source import Source
 from biliupd.publish.throttle import Throttle
-from biliupd.publish.transfer import Ended, Refused, Transfer, Unserved
+from biliupd.publish.transfer import Ended, Refused, RefusedForGood, Transfer, Unserved
 
 __all__ = ["Progress", "Session", "Uploaded", "upload"]
 
@@ -251,9 +251,8 @@ class _Job:
                     raise TemporaryError(
                         f"{source.name}: {1 + RESTARTS} tickets in vain, the last: {refused}") from refused
                 logger.warning("{}: {}; once more from the start with a new ticket", source.name, refused)
-            except PermanentError:
-                if not meter.too_much:
-                    meter.abandon()  # whoever has it tried again wants it otherwise than it was
+            except RefusedForGood:
+                meter.abandon()  # whoever has it tried again wants it otherwise than it was
                 raise
 
     def _over_endpoints(self, source: Source, meter: Meter) -> None:

@@ -205,6 +205,14 @@ def test_a_dead_endpoint_is_left_from_the_first_request_on(bilibili, sender, lon
     assert count(bilibili, "preupload") == 1
 
 
+@pytest.mark.parametrize("answer", [b"<html>", {"OK": 1}, {"upload_id": 5}, {"upload_id": "a\r\nb"}])
+def test_an_endpoint_that_gives_no_upload_id_is_left(bilibili, sender, clip, answer):
+    bilibili.add_endpoint()
+    bilibili.fail("init", 200, answer, times=99, endpoint=bilibili.address)
+    assert same(bilibili, sender.send(clip), clip)
+    assert count(bilibili, "preupload") == 1
+
+
 def test_a_line_that_does_not_serve_is_left_for_the_next(bilibili, sender, long_clip):
     bilibili.fail("put", 500, times=999, line="tx", skip=4)
     failed = []
