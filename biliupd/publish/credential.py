@@ -219,9 +219,19 @@ def check_writable(path: Path) -> None:
     try:
         if place.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        with contextlib.suppress(FileNotFoundError), open("/proc/self/mountinfo", encoding="utf-8",
+                                                          errors="surrogateescape") as table:
+            if is_mounted(place, table.read()):
+                raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
         os.unlink(_part(place, b""))
     except OSError as error:
         raise _unwritable(path, place, error) from error
+
+
+def is_mounted(place: Path, mounts: str) -> bool:
+    """Whether something is mounted at exactly that path, by the text of a mountinfo table."""
+    escaped = "".join(f"\\{ord(c):03o}" if c in "\\ \t\n" else c for c in str(place))
+    return any(line.split(" ")[4:5] == [escaped] for line in mounts.splitlines())
 
 
 def _replace(place: Path, content: bytes) -> None:

@@ -12,13 +12,14 @@ import threading
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from loguru import logger
 from support import wait_until
 
 from biliupd.errors import NeedsPerson, TemporaryError
-from biliupd.publish.credential import Credential, check_writable, locked
+from biliupd.publish.credential import Credential, check_writable, is_mounted, locked
 
 
 def content(**changes):
@@ -262,6 +263,16 @@ def test_a_file_mounted_alone_is_told_to_mount_its_directory(credential, tmp_pat
         credential.save(tmp_path / "new.json")
     assert f"mount the directory {tmp_path}" in caught.value.hint
     assert parts(tmp_path / "new.json") == []
+
+
+@pytest.mark.parametrize(("place", "mounted"), [
+    ("/app/cookies.json", True), ("/app/cookies", False), ("/app", False), ("/app/my cookies\\1.json", True),
+    ("/", True)])
+def test_a_file_mounted_alone_is_known_beforehand(place, mounted):
+    table = ("22 1 0:20 / / rw,relatime - ext4 /dev/sda1 rw\n"
+             "90 22 8:1 /srv/cookies.json /app/cookies.json rw - ext4 /dev/sda1 rw\n"
+             "91 22 8:1 /app/cookies /app/my\\040cookies\\1341.json rw - ext4 /app rw\n\n")
+    assert is_mounted(Path(place), table) is mounted
 
 
 def test_looking_whether_it_can_be_written_leaves_all_as_it_was(write, tmp_path):
