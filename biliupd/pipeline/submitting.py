@@ -30,6 +30,7 @@ from biliupd.publish.member import Member
 
 COLLECT_SECONDS = 2.0  #: collecting submissions are looked at this often though nothing was written
 LONGEST_REVIEW_SECONDS = 900.0  #: a review that takes long is looked at less often
+LONGEST_LAG_SECONDS = 3600.0  #: what was accepted may take so long to be seen
 SAME_TITLE_SECONDS = 600.0  #: after a refusal for the title or the file of another archive
 _MOVING = (State.RECORDED, State.EDITING, State.READY, State.UPLOADING)
 
@@ -273,8 +274,14 @@ class Submitting:
     def _look_whether_shown(self, row: Submission) -> bool:
         desk, db, log = self._desk, self._desk.db, logger.bind(submission=row["id"])
         member = self._accounts.member(desk.config, row["account"])
-        with self._accounts.watching(row["account"]):
-            review = archives.review(member, row["bvid"])
+        age = (datetime.now(UTC) - datetime.fromisoformat(row["since"])).total_seconds()
+        try:
+            with self._accounts.watching(row["account"]):
+                review = archives.review(member, row["bvid"])
+        except PermanentError as error:
+            if age > LONGEST_LAG_SECONDS:
+                raise
+            raise TemporaryError(f"accepted, but not to be seen yet: {error}") from error
         submissions.reviewed(db, row["id"], review.state, review.refused or review.state_desc)
         if review.refused:
             desk.failed(row, Stage.SUBMITTED, Stage.HELD, review.refused, None)
@@ -284,7 +291,6 @@ class Submitting:
             submissions.shown(db, row["id"])
             log.info("published: {}", row["bvid"])
             return True
-        age = (datetime.now(UTC) - datetime.fromisoformat(row["since"])).total_seconds()
         pause = min(max(age / 20, desk.config.publish.review_seconds), LONGEST_REVIEW_SECONDS)
         submissions.wait(db, row["id"], "waits until Bilibili shows every part", moment(pause))
         return False
