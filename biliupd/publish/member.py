@@ -74,14 +74,15 @@ class Member:
         return str(found.get("uname") or self.credential.mid)
 
     def _check_token(self) -> None:
-        android = self.credential.platform == "Android"
-        key, secret = (ANDROID_KEY, ANDROID_SECRET) if android else (TV_KEY, TV_SECRET)
-        fields = {"access_key": self.token(), "actionKey": "appkey", "appkey": key, "ts": str(int(time.time()))}
-        address = f"{self.publish.passport_url}/x/passport-login/oauth2/info"
-        try:
-            self.call("GET", address, what="token check", params=sign(fields, secret), cookies=False)
-        except PermanentError as error:
-            raise NeedsPerson(f"the access token is not accepted: {error}", hint=_LOG_IN) from error
+        address, refused = f"{self.publish.passport_url}/x/passport-login/oauth2/info", None
+        for key, secret in apps_of(self.credential.platform):
+            fields = {"access_key": self.token(), "actionKey": "appkey", "appkey": key, "ts": str(int(time.time()))}
+            try:
+                self.call("GET", address, what="token check", params=sign(fields, secret), cookies=False)
+                return
+            except PermanentError as error:
+                refused = error
+        raise NeedsPerson(f"the access token is not accepted: {refused}", hint=_LOG_IN) from refused
 
     def token(self) -> str:
         """The access token; raises NeedsPerson when cookies.json has none."""
@@ -190,6 +191,13 @@ def _asked(response: requests.Response) -> float:
     """Seconds that the answer itself asks for, at most a day; 0 when it does not."""
     pause = response.headers.get("Retry-After", "")
     return min(float(pause), 24 * HOUR) if pause.isascii() and pause.isdecimal() else 0.0
+
+
+def apps_of(platform: str | None) -> tuple[tuple[str, str], ...]:
+    """Key and secret of the app that tokens are of, by `platform` of cookies.json. When the file does not say, both are
+    tried, Android first: biliup takes such tokens for Android's, and older programs wrote the television's silently."""
+    android, tv = (ANDROID_KEY, ANDROID_SECRET), (TV_KEY, TV_SECRET)
+    return {"Android": (android,), "BiliTV": (tv,)}.get(platform or "", (android, tv))
 
 
 def sign(fields: dict[str, str], secret: str) -> dict[str, str]:

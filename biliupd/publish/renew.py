@@ -25,12 +25,9 @@ from biliupd.errors import BiliupdError, NeedsPerson, PermanentError, TemporaryE
 from biliupd.publish.credential import Credential, locked
 from biliupd.publish.login import exchange_for_token, merged, web_credential
 from biliupd.publish.member import (
-    ANDROID_KEY,
-    ANDROID_SECRET,
     APP_AGENT,
-    TV_KEY,
-    TV_SECRET,
     Member,
+    apps_of,
     code_of,
     parsed,
     sign,
@@ -47,7 +44,6 @@ JNrRuoEUXpabUzGB8QIDAQAB
 LOGGED_OUT = (-101, -2)
 _REFRESH_CSRF = re.compile(r"""<div\s+id=["']?1-name["']?\s*>\s*([0-9A-Za-z_-]+)\s*</div>""")
 _AGAIN = "log in to Bilibili again: biliupd login"
-Apps = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -182,7 +178,7 @@ def _named(member: Member) -> tuple[str | None, int]:
 def _info(member: Member) -> dict[str, Any] | None:
     """What passport says about the access token; None when it counts for nothing."""
     what, credential = "token check", member.credential
-    for app in _apps(credential.platform):
+    for app in apps_of(credential.platform):
         fields = {"access_key": credential.access_token}
         response = member.send("GET", f"{member.publish.passport_url}/x/passport-login/oauth2/info", what=what,
                                params=_signed(fields, app), cookies=False)
@@ -205,13 +201,6 @@ def _accepted(member: Member, response: requests.Response, what: str) -> dict[st
     return found if isinstance(found, dict) else {}
 
 
-def _apps(platform: str | None) -> Apps:
-    """Key and secret of the app that the tokens are of. When the file does not say, both are tried, Android first:
-    biliup takes such tokens for Android's, and older programs wrote the television's without a word."""
-    android, tv = (ANDROID_KEY, ANDROID_SECRET), (TV_KEY, TV_SECRET)
-    return {"Android": (android,), "BiliTV": (tv,)}.get(platform or "", (android, tv))
-
-
 def _signed(fields: dict[str, str], app: tuple[str, str]) -> dict[str, str]:
     key, secret = app
     return sign({**fields, "actionKey": "appkey", "appkey": key, "ts": str(int(time.time()))}, secret)
@@ -229,7 +218,7 @@ def _renew_app(member: Member, save: Callable[[Credential], None]) -> Credential
     what, old = "renewal", member.credential
     address = f"{member.publish.passport_url}/x/passport-login/oauth2/refresh_token"
     fields = {"access_key": old.access_token, "refresh_token": old.refresh_token}
-    for app in _apps(old.platform):
+    for app in apps_of(old.platform):
         response = member.send(
             "POST", address, what=what, form=_signed(fields, app), cookies=False, agent=APP_AGENT)
         found = _accepted(member, response, what)
