@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -21,10 +22,19 @@ def show(catalog: Path, console: Console) -> None:
     """Print streamers, running recordings, videos by state, submissions, what is held and why, and notices."""
     try:
         _show(connect(catalog, read_only=True), console)
+    except sqlite3.OperationalError as error:
+        if "no such column" not in str(error):
+            raise _broken(catalog, error) from error
+        hint = "start the daemon once: it brings the catalog up to date"
+        raise PermanentError(f"{catalog} was written by an older biliupd", hint=hint) from error
     except sqlite3.DatabaseError as error:
-        raise PermanentError(
-            f"{catalog}: {error}", hint="restore the file from a backup, or move it away: the library is rebuilt"
-        ) from error
+        raise _broken(catalog, error) from error
+
+
+def _broken(catalog: Path, error: Exception) -> PermanentError:
+    return PermanentError(
+        f"{catalog}: {error}", hint="restore the file from a backup, or move it away: the library is rebuilt"
+    )
 
 
 def _show(db: Database, console: Console) -> None:
@@ -44,9 +54,9 @@ def _show(db: Database, console: Console) -> None:
     sizes = {row["video_id"]: row for row in db.query("select * from uploads where finished_at is null")}
     busy = videos.in_states(db, [State.EDITING, State.UPLOADING])
     _table(
-        console, "At work", ("id", "video", "state", "done"),
+        console, "At work", ("id", "video", "state", "done", "line"),
         (
-            (f"video:{v['id']}", v["title"], v["state"], _share(sizes.get(v["id"]), v["state"]))
+            (f"video:{v['id']}", v["title"], v["state"], *_share(sizes.get(v["id"]), v["state"]))
             for v in busy
         ),
     )  # fmt: skip
@@ -56,9 +66,9 @@ def _show(db: Database, console: Console) -> None:
         ((f"video:{v['id']}", v["title"], v["state"], v["waits_for"] or v["last_error"]) for v in waiting[-20:]),
     )  # fmt: skip
     _table(
-        console, "Submissions", ("id", "title", "state", "bvid", "waits for"),
+        console, "Submissions", ("id", "title", "state", "bvid", "review", "waits for"),
         (
-            (f"submission:{s['id']}", s["title"] or s["key"], s["state"], s["bvid"] or "",
+            (f"submission:{s['id']}", s["title"] or s["key"], s["state"], s["bvid"] or "", s["review"],
              s["waits_for"] or s["last_error"] or "")
             for s in submissions.everything(db)[-20:]
         ),
@@ -73,8 +83,24 @@ def _show(db: Database, console: Console) -> None:
         console, "Held for you (biliupd retry ID)", ("id", "what", "why"),
         ((f"{kind}:{id}", title, why or "") for kind, id, title, why in held),
     )  # fmt: skip
+    _table(
+        console, "Accounts", ("account", "Bilibili", "state", "login until", "checked"),
+        (
+            (a["name"], f"{a['uname']} ({a['mid']})" if a["mid"] else "", _standing(a), (a["expires_at"] or "")[:10],
+             _ago(a["checked_at"]) if a["checked_at"] else "never")
+            for a in db.query("select * from accounts order by name")
+        ),
+    )  # fmt: skip
     for account in db.query("select * from accounts where state != 'ok'"):
-        console.print(f"[yellow]![/] account {_plain(account['name'])}: {_plain(account['reason'])}")
+        text = f"account {account['name']}: {account['reason']}. {account['hint']}"
+        console.print(f"[yellow]![/] {_plain(text)}")
+
+
+def _standing(account: dict[str, Any]) -> str:
+    if account["state"] == "ok" or not account["retry_at"]:
+        return str(account["state"])
+    left = (datetime.fromisoformat(account["retry_at"]) - datetime.now(UTC)).total_seconds()
+    return f"{account['state']}, {_span(left)} more" if account["state"] == "cooling" else str(account["state"])
 
 
 def _recordings(db: Database) -> Iterable[tuple[str, ...]]:
@@ -92,11 +118,16 @@ def _recordings(db: Database) -> Iterable[tuple[str, ...]]:
         )  # fmt: skip
 
 
-def _share(upload: dict[str, int] | None, state: str) -> str:
+def _share(upload: dict[str, Any] | None, state: str) -> tuple[str, str]:
+    """How far an upload is, and by which line."""
     if state != State.UPLOADING or not upload or not upload["bytes_total"]:
-        return ""
-    share = upload["bytes_sent"] / upload["bytes_total"]
-    return f"{share:.0%} of {_size(upload['bytes_total'])}"
+        return "", ""
+    text = f"{upload['bytes_sent'] / upload['bytes_total']:.0%} of {_size(upload['bytes_total'])}"
+    if upload["bytes_per_second"]:
+        text += f", {_size(upload['bytes_per_second'])}/s"
+    if upload["eta_seconds"]:
+        text += f", {_span(upload['eta_seconds'])} to go"
+    return text, upload["line"] or ""
 
 
 def _size(count: float) -> str:
@@ -108,12 +139,16 @@ def _size(count: float) -> str:
 
 
 def _ago(at: str) -> str:
-    seconds = max(0, int((datetime.now(UTC) - datetime.fromisoformat(at)).total_seconds()))
+    return f"{_span((datetime.now(UTC) - datetime.fromisoformat(at)).total_seconds())} ago"
+
+
+def _span(seconds: float) -> str:
+    seconds = max(0, int(seconds))
     if seconds < 120:
-        return f"{seconds} s ago"
+        return f"{seconds} s"
     if seconds < 7200:
-        return f"{seconds // 60} min ago"
-    return f"{seconds // 3600} h ago"
+        return f"{seconds // 60} min"
+    return f"{seconds // 3600} h" if seconds < 48 * 3600 else f"{seconds // 86400} days"
 
 
 def _plain(text: str) -> str:
