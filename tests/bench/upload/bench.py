@@ -182,16 +182,21 @@ def measured(ground: Ground, rounds: int) -> dict[str, list[Run]]:
 
 
 def show(runs: dict[str, list[Run]], size: int) -> bool:
-    """Print the tables; whether every aim against biliup is met."""
-    _table("whole processes", runs, size, "")
-    ours = _table("less a file of 1 MiB", runs, size, "extra_")
+    """Print the tables and verdicts; whether the whole process meets every aim against biliup."""
+    whole = _judged("whole processes", _table("whole processes", runs, size, ""))
+    _judged("less a file of 1 MiB", _table("less a file of 1 MiB", runs, size, "extra_"))
+    return whole
+
+
+def _judged(title: str, ratios: tuple[float, float, float]) -> bool:
+    speed, cpu, peak = ratios
     verdicts = {
-        f"throughput ≥ {AIMS['throughput']} × biliup": ours[0] >= AIMS["throughput"],
-        f"CPU ≤ {AIMS['cpu']} × biliup": ours[1] <= AIMS["cpu"],
-        f"peak RSS of the upload ≤ {AIMS['peak']} × biliup": ours[2] <= AIMS["peak"],
+        f"throughput {speed:.2f}, wanted ≥ {AIMS['throughput']} × biliup": speed >= AIMS["throughput"],
+        f"CPU {cpu:.2f}, wanted ≤ {AIMS['cpu']} × biliup": cpu <= AIMS["cpu"],
+        f"peak RSS {peak:.2f}, wanted ≤ {AIMS['peak']} × biliup": peak <= AIMS["peak"],
     }
     for aim, met in verdicts.items():
-        console.print(f"{'met   ' if met else 'MISSED'} {aim}")
+        console.print(f"{'met   ' if met else 'MISSED'} {title}: {aim}")
     return all(verdicts.values())
 
 
