@@ -1,9 +1,10 @@
 """The command `biliupd`: argv in, exit code out. The only place that prints.
 
-Our own errors become a line and a hint: exit 78 for the configuration (systemd does not restart that), 3 when another
-daemon runs already, 1 for the rest. Anything else is a bug and keeps its traceback.
+Our own errors become a line, a hint and the exit code that biliupd.exit_codes says. Anything else is a bug and keeps
+its traceback.
 """
 
+import importlib
 import os
 import re
 import signal
@@ -19,8 +20,13 @@ from biliupd import __version__
 from biliupd.config import Config, load
 from biliupd.errors import BiliupdError, ConfigError
 
-EXIT_CONFIG = 78
-EXIT_RUNNING = 3
+#: commands of other modules, imported only when they are called: name → module and what the help says
+ELSEWHERE = {
+    "upload": ("biliupd.cli_upload", "Publish files, as the parts of one submission, and print its bvid."),
+    "append": ("biliupd.cli_upload", "Append files to a submission, as further parts, and print its bvid."),
+    "list": ("biliupd.cli_archives", "The account's submissions, newest first."),
+    "show": ("biliupd.cli_archives", "A submission: its metadata, its review, its parts."),
+}
 STOP_SECONDS = 60.0
 
 _config_option = click.option(
@@ -33,32 +39,50 @@ class _Commands(click.Group):
     """Turns our errors into lines and exit codes, whichever command raised them."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        from biliupd.lock import AlreadyRunning
-
         try:
             return super().invoke(ctx)
-        except ConfigError as error:
-            _fail(error, EXIT_CONFIG)
-        except AlreadyRunning as error:
-            _fail(error, EXIT_RUNNING)
         except BiliupdError as error:
-            _fail(error, 1)
+            _fail(error)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*self.commands, *ELSEWHERE})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in ELSEWHERE:
+            return super().get_command(ctx, cmd_name)
+        commands = importlib.import_module(ELSEWHERE[cmd_name][0]).COMMANDS
+        return next((command for command in commands if command.name == cmd_name), None)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """As click does it, but without importing what only the command itself needs."""
+        limit = formatter.width - 6 - max(len(name) for name in self.list_commands(ctx))
+        known = {**self.commands} | {name: click.Command(name, help=text) for name, (_, text) in ELSEWHERE.items()}
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, known[name].get_short_help_str(limit)) for name in self.list_commands(ctx)])
 
 
-def _fail(error: BiliupdError, code: int) -> NoReturn:
+def _fail(error: BiliupdError) -> NoReturn:
+    from biliupd.exit_codes import exit_code
+
     for line in str(error).splitlines():
         click.echo(f"biliupd: {line}", err=True)
     if error.hint:
         click.echo(f"  → {error.hint}", err=True)
-    sys.exit(code)
+    sys.exit(exit_code(error))
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="biliupd")
-def main() -> None:
+@click.option("-u", "--user-cookie", "cookies", type=click.Path(path_type=Path),
+              help="A login's file, for the commands that take one.")  # fmt: skip
+@click.pass_context
+def main(ctx: click.Context, cookies: Path | None) -> None:
     """Records live streams unattended and publishes them on Bilibili, once."""
     from loguru import logger
 
+    if cookies:  # before the command, as biliup wants it, or behind it
+        one, several = {"file": cookies}, {"files": [cookies]}
+        ctx.default_map = {"login": one, "accounts": several, "renew": several, **dict.fromkeys(ELSEWHERE, one)}
     logger.remove()  # until the daemon sets up its own
     logger.add(lambda line: click.echo(line, err=True, nl=False), format="{level}: {message}", level="WARNING",
                diagnose=False)  # fmt: skip

@@ -36,14 +36,23 @@ def test_a_lost_answer_is_looked_up_and_never_submitted_again(bilibili, settings
     assert len(waited) == 2
 
 
-def test_what_cannot_be_found_is_raised(bilibili, settings, clip, tmp_path):
+def test_what_is_nowhere_is_sent_once_more(bilibili, settings, clip, tmp_path):
     bilibili.drop("submit")
     waited = []
+    bvid = upload_video(
+        bilibili.write_cookies(tmp_path / "c.json"), clip, "t", publish=settings(submit_interval_seconds=0),
+        wait=waited.append)
+    assert [archive.bvid for archive in bilibili.archives] == [bvid]
+    assert sum(waited) == 210
+
+
+def test_what_is_nowhere_twice_is_raised(bilibili, settings, clip, tmp_path):
+    bilibili.drop("submit", times=2)
     with pytest.raises(UnknownOutcome) as caught:
-        upload_video(bilibili.write_cookies(tmp_path / "c.json"), clip, "t", publish=settings(), wait=waited.append)
-    assert sum(waited) == 90
+        upload_video(bilibili.write_cookies(tmp_path / "c.json"), clip, "t",
+                     publish=settings(submit_interval_seconds=0), wait=lambda seconds: None)
     assert "look at" in caught.value.hint
-    assert len([request for request in bilibili.requests if request.route == "submit"]) == 1
+    assert len([request for request in bilibili.requests if request.route == "submit"]) == 2
 
 
 def test_a_login_that_ended_is_noticed_before_a_byte_is_sent(bilibili, settings, clip, tmp_path):
