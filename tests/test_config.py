@@ -1,3 +1,6 @@
+import ast
+import inspect
+import itertools
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -5,7 +8,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from biliupd import config
+from biliupd import config, template
 from biliupd.config import Account, Config, DropFolder, Section, Streamer, Template, fill, load, parse
 from biliupd.errors import ConfigError
 from biliupd.live.platform import answers
@@ -189,8 +192,11 @@ def test_placeholders_are_filled_in_local_time():
 
 
 def test_every_setting_is_documented():
-    for name in dir(config):
-        model = getattr(config, name)
-        if isinstance(model, type) and issubclass(model, Section) and model not in (Section, Config):
-            assert model.__doc__
-            assert [n for n, info in model.model_fields.items() if not info.description] == []
+    for module in (config, template):
+        for model in ast.parse(inspect.getsource(module)).body:
+            if isinstance(model, ast.ClassDef) and model.name != "Config":
+                assert ast.get_docstring(model), model.name
+                for line, after in itertools.pairwise(model.body):
+                    if isinstance(line, ast.AnnAssign):
+                        assert isinstance(after, ast.Expr), f"{model.name}.{ast.unparse(line)}"
+                assert not isinstance(model.body[-1], ast.AnnAssign), model.name
