@@ -20,12 +20,12 @@ OTHERS = (-3, -400, -403, -404, 10003, 10009, 16025, 20042, 21001, 21005, 21012,
           21150, 21160, 21171, 21590, 99999)  # fmt: skip
 LOUD = sorted({*RISK, *LOGIN, *LATER})
 CASES = [(code, route) for code in LOUD for route in ("preupload", "submit", "nav", "archives", "view")]
-CASES += [(code, route) for code in OTHERS for route in ("preupload", "submit")]
-STEP_SECONDS = 900.0
+CASES += [(code, "submit") for code in OTHERS] + [(code, "preupload") for code in (-400, -403, 99999)]
+STEP_SECONDS = 1800.0
 
 
 def a_day(bench):
-    """Every turn of every worker for a day, a quarter of an hour at a time, two turns each time."""
+    """Every turn of every worker for a day, half an hour at a time, two turns each time: 96 of them."""
     for _ in range(int(DAY / STEP_SECONDS)):
         for _ in range(2):
             bench.pipeline.account_turn()
@@ -38,6 +38,7 @@ def a_day(bench):
 def small(make_bench):
     """A bench with one ready file that needs no ffmpeg."""
     bench = make_bench(**POLITE)
+    bench.catalog.db.execute("pragma synchronous = off")  # a day has many writes
     path = bench.drop / "a.mp4"
     path.write_bytes(os.urandom(1000))
     bench.ready(path)
@@ -46,13 +47,13 @@ def small(make_bench):
 
 @pytest.mark.parametrize(("code", "route"), CASES)
 def test_a_day_of_the_same_refusal_is_a_day_of_few_requests(small, code, route):
-    """At most 24 × 4: a review that nobody wants to speak of is asked for every quarter of an hour."""
+    """Less often than the turns, even where nothing but patience helps: a review that nobody wants to speak of."""
     small.bilibili.refuse(route, code, "no", times=100_000)
     if route == "archives":
         small.bilibili.drop("submit", times=100_000)
     a_day(small)
     asked = small.asked(route)
-    assert 1 <= asked <= 100, f"{asked} requests"
+    assert 1 <= asked <= 60, f"{asked} requests"
     assert small.asked("submit") <= 30
     if code in RISK and route in ("preupload", "submit"):
         assert asked <= 24 * HOUR / RISK[code][0]
@@ -65,7 +66,7 @@ def test_a_day_of_the_same_refusal_is_a_day_of_few_requests(small, code, route):
 def test_neither_do_answers_that_are_no_envelope(small, status, body, route):
     small.bilibili.fail(route, status, body, times=100_000)
     a_day(small)
-    assert 1 <= small.asked(route) <= 100
+    assert 1 <= small.asked(route) <= 60
 
 
 def test_a_cooling_account_is_left_alone_by_everything_and_over_a_restart(small):

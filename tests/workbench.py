@@ -13,7 +13,7 @@ from biliupd.catalog.states import State, move
 from biliupd.catalog.sync import Changes, Found
 from biliupd.config import Account, Config, DropFolder, EditConfig, PublishConfig, RetentionConfig, Streamer, Template
 from biliupd.pipeline import Pipeline
-from biliupd.publish.manners import StandingFile
+from biliupd.publish.manners import Standing, StandingFile
 from biliupd.rehearsal.bilibili import Bilibili
 
 
@@ -82,9 +82,10 @@ class Bench:
         db.conn.commit()
         file = StandingFile(self.cookies)
         standing = file.read()
-        file.write(replace(
-            standing, until=standing.until - seconds, warned=standing.warned - seconds,
-            submits=tuple(at - seconds for at in standing.submits)))  # fmt: skip
+        if standing != Standing():
+            file.write(replace(
+                standing, until=standing.until - seconds, warned=standing.warned - seconds,
+                submits=tuple(at - seconds for at in standing.submits)))  # fmt: skip
         accounts = self.pipeline.accounts
         for name in list(accounts.check_at):
             accounts.check_at[name] -= seconds
