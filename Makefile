@@ -12,6 +12,10 @@ demo: $(VENV)/.ready
 test: $(VENV)/.dev-ready lint
 	$(BIN)/python -m pytest
 
+# Side by side with their peers; only the ratios of one run mean something.
+bench: $(VENV)/.dev-ready
+	$(BIN)/python tests/bench/upload/bench.py
+
 lint: $(VENV)/.dev-ready
 	$(BIN)/ruff check biliupd tests
 	$(BIN)/mypy
