@@ -43,6 +43,8 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except BiliupdError as error:
             _fail(error)
+        except KeyboardInterrupt:
+            sys.exit(128 + signal.SIGINT)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted({*self.commands, *ELSEWHERE})

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from biliupd.cli_accounts import _plain
-from biliupd.cli_upload import EPILOG, login_options, settings, vid_of
+from biliupd.cli_upload import EPILOG, errors_as_json, login_options, settings, vid_of
 from biliupd.errors import TemporaryError
 from biliupd.publish.archives import EVER, PAGE_SIZE, STATUSES, Entry, listed, view
 from biliupd.publish.credential import Credential
@@ -35,7 +35,7 @@ def list_(from_page: int, max_pages: int | None, as_json: bool, **given: Any) ->
     """The account's submissions, newest first."""
     statuses = [name for name in STATUSES if given[name]] or STATUSES
     first = (from_page - 1) * PAGE_SIZE
-    with _asking(given) as member:
+    with errors_as_json(as_json), _asking(given) as member:
         entries = list(islice(
             listed(member, EVER, statuses), first, first + max_pages * PAGE_SIZE if max_pages else None))
     if as_json:
@@ -59,7 +59,7 @@ def show(vid: str, as_json: bool, **given: Any) -> None:
     BVID is BV…, av… or its address.
     """
     vid = vid_of(vid)
-    with _asking(given) as member:
+    with errors_as_json(as_json), _asking(given) as member:
         content = view(member, vid)
     if as_json:
         click.echo(json.dumps({"archive": content["archive"], "videos": content["videos"] or []}, ensure_ascii=False))

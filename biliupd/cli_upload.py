@@ -114,7 +114,8 @@ def upload(files: tuple[Path, ...], cover: str, again: bool, as_json: bool, **gi
     A run that was interrupted is gone on with by the same command; what is published already is not sent again.
     """
     template = _template(given, files[0])
-    publish, cookies = _settings(given)
+    with errors_as_json(as_json):
+        publish, cookies = _settings(given)
     _carry_out(publish, Order(cookies, files, template, cover, again=again), as_json)
 
 
@@ -132,7 +133,8 @@ def append(words: tuple[str, ...], vid: str | None, again: bool, as_json: bool, 
     vid = vid_of(vid or words[0])
     if not files:
         raise click.UsageError("name the files, too")
-    publish, cookies = _settings(given)
+    with errors_as_json(as_json):
+        publish, cookies = _settings(given)
     order = Order(cookies, tuple(Path(name) for name in files), vid=vid, again=again)
     _carry_out(publish, order, as_json)
 
@@ -269,7 +271,7 @@ def _carry_out(publish: PublishConfig, order: Order, as_json: bool) -> None:
     """Do it and print what came of it; our errors go on to the main command."""
     stopped = "stopped; the same command goes on from here"
     try:
-        with _ended_by_signals(), Display([path.name for path in order.files]) as display:
+        with errors_as_json(as_json), _ended_by_signals(), Display([path.name for path in order.files]) as display:
             if not order.vid and title_of(order.template.title) != " ".join(order.template.title.split()):
                 display.note(f"the title is longer than {MOST_TITLE_CHARACTERS} characters: it is cut")
             job = Job(publish, order, state_directory=state_directory(), on_progress=display.progress,
@@ -280,13 +282,20 @@ def _carry_out(publish: PublishConfig, order: Order, as_json: bool) -> None:
             _print({"error": stopped, "hint": "", "exit_code": 128 + ended.number})
         click.echo(f"biliupd: {stopped}", err=True)
         sys.exit(128 + ended.number)
+    _report(published, order, as_json)
+
+
+@contextmanager
+def errors_as_json(wanted: bool) -> Iterator[None]:
+    """An error that leaves the block is printed as an object, too."""
+    try:
+        yield
     except BiliupdError as error:
-        if as_json:
+        if wanted:
             wait = error.retry_after_seconds if isinstance(error, TemporaryError) else 0
             _print({"error": str(error), "hint": error.hint, "exit_code": exit_code(error),
                     "retry_after_seconds": round(wait)})
         raise
-    _report(published, order, as_json)
 
 
 def _report(published: Published, order: Order, as_json: bool) -> None:

@@ -355,7 +355,7 @@ class Job:
             self._journal.keep()
             if now - intent.missed_at >= least:
                 break
-        if intent.refused:
+        if intent.refused and intent.tries < MOST_SENT:
             self._content.intent = None
             self._journal.keep()
             raise TemporaryError(f"{intent.refused}; but the account's list does not show one",
