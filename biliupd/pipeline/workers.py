@@ -21,6 +21,8 @@ from biliupd.pipeline.tidying import Tidying
 from biliupd.pipeline.uploading import Uploading
 from biliupd.publish.upos import Progress
 
+LONG_IDLE_SECONDS = 5.0  #: for work that is never urgent
+
 
 class Pipeline:
     """Owns the worker threads. `apply` gives it new settings while it runs."""
@@ -47,13 +49,15 @@ class Pipeline:
         if put_back := videos.release(self._desk.db):
             logger.info("{} videos were being worked on when the last daemon ended; they go on", put_back)
         config = self._desk.config
-        kinds: list[tuple[str, int, Callable[[], bool]]] = [
-            ("edit", config.edit.workers, self.edit_turn), ("upload", config.publish.workers, self.upload_turn),
-            ("submit", 1, self.submit_turn), ("tidy", 1, self.tidy_turn), ("accounts", 1, self.account_turn),
+        kinds: list[tuple[str, int, Callable[[], bool], float]] = [
+            ("edit", config.edit.workers, self.edit_turn, IDLE_SECONDS),
+            ("upload", config.publish.workers, self.upload_turn, IDLE_SECONDS),
+            ("submit", 1, self.submit_turn, IDLE_SECONDS), ("tidy", 1, self.tidy_turn, LONG_IDLE_SECONDS),
+            ("accounts", 1, self.account_turn, LONG_IDLE_SECONDS),
         ]  # fmt: skip
-        for name, count, turn in kinds:
+        for name, count, turn, idle in kinds:
             for n in range(count):
-                thread = threading.Thread(target=self._work, args=(turn,), name=f"{name}-{n + 1}", daemon=True)
+                thread = threading.Thread(target=self._work, args=(turn, idle), name=f"{name}-{n + 1}", daemon=True)
                 self._threads.append(thread)
                 thread.start()
 
@@ -74,7 +78,7 @@ class Pipeline:
         self.accounts.apply(config)
         videos.wake(self._desk.db)
 
-    def _work(self, turn: Callable[[], bool]) -> None:
+    def _work(self, turn: Callable[[], bool], idle_seconds: float) -> None:
         name, stop = threading.current_thread().name, self._desk.stop
         while not stop.is_set():
             self.turned_at[name] = time.monotonic()
@@ -85,4 +89,4 @@ class Pipeline:
                 stop.wait(max(error.retry_after_seconds, IDLE_SECONDS))
                 continue
             if not busy:
-                stop.wait(IDLE_SECONDS)
+                stop.wait(idle_seconds)
