@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import time
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
@@ -18,6 +19,7 @@ from biliupd.errors import PermanentError
 from biliupd.pipeline.orders import Order, Show
 from biliupd.pipeline.preview import preview
 from biliupd.pipeline.tidying import surplus
+from biliupd.rehearsal.bilibili_faults import FOR_EVER
 
 FIRST_PART = {"streamer": {"submit_at": "first_part"}}
 JPEG = bytes.fromhex("ffd8ffe000104a46494600010100000100010000ffd9")
@@ -110,6 +112,56 @@ def test_an_edit_whose_answer_is_lost_is_not_blindly_repeated(make_bench, video,
     assert titles(archive) == ["1 P001", "2 P002"]
     assert archive.edits == 1
     assert bench.asked("edit") == (2 if loss == "refused first" else 1)
+
+
+@pytest.mark.parametrize("lag", ["before the first edit", "after the first edit"])
+def test_what_bilibili_shows_late_is_waited_for_so_that_an_edit_takes_no_part_out(make_bench, video, lag):
+    bench = make_bench(**FIRST_PART)
+    of = bench.broadcast(3, over=False)
+    first = record(bench, video, 1, of)
+    bench.everything(lambda: bench.video(first)["bvid"])
+    (archive,) = bench.bilibili.archives
+    if lag == "after the first edit":  # then the submission is seen, but not what changed
+        bench.everything(lambda: time.time() - archive.created_at > 1)
+    bench.bilibili.delay_view(1)
+
+    def is_there(id: int) -> bool:
+        bench.pass_time(10)
+        return bool(bench.video(id)["bvid"])
+
+    for number in (2, 3):
+        id = record(bench, video, number, of)
+        bench.everything(lambda id=id: is_there(id))
+    assert titles(archive) == ["1 P001", "2 P002", "3 P003"]
+    assert archive.edits == 2
+
+
+def test_a_part_that_somebody_took_out_at_bilibili_stays_out_and_stops_no_other(make_bench, video):
+    bench = make_bench(**FIRST_PART)
+    of = bench.broadcast(3, over=False)
+    ids = [record(bench, video, number, of) for number in (1, 2)]
+    bench.everything(lambda: all(bench.state(id) == State.PUBLISHED for id in ids))
+    (archive,) = bench.bilibili.archives
+    del archive.parts[1]
+    third = record(bench, video, 3, of)
+    bench.everything(lambda: "not seen with all its parts" in (bench.submission()["last_error"] or ""))
+    assert archive.edits == 1
+    bench.pass_time(3600)
+    bench.everything(lambda: bench.video(third)["bvid"])
+    assert titles(archive) == ["1 P001", "3 P003"]
+
+
+def test_a_submission_that_was_deleted_at_bilibili_is_held_when_a_part_comes(make_bench, video):
+    bench = make_bench(**FIRST_PART)
+    of = bench.broadcast(2, over=False)
+    first = record(bench, video, 1, of)
+    bench.everything(lambda: bench.state(first) == State.PUBLISHED)
+    bench.bilibili.refuse("view", 10003, "gone", FOR_EVER)
+    bench.pass_time(7200)
+    second = record(bench, video, 2, of)
+    bench.everything(lambda: bench.submission()["state"] == "held")
+    assert bench.state(second) == State.UPLOADED
+    assert bench.asked("submit") == 1
 
 
 def test_a_part_that_a_person_lets_go_later_is_appended_at_its_place(bench, video):
@@ -407,6 +459,23 @@ def test_progress_of_a_running_upload_is_in_the_catalog_and_at_hand(bench, clip)
         thread.join()
     assert bench.pipeline.progress == {}
     assert submissions.parts(bench.catalog.db, bench.submission()["id"])[0]["filename"]
+
+
+def test_a_bandwidth_limit_holds_for_a_running_upload_and_can_be_lifted_while_it_runs(make_bench, video):
+    bench = make_bench(bandwidth=2_000)
+    bench.bilibili.chunk_size_bytes = 20_000
+    id = drop(bench, video, "a.mp4")
+    bench.pipeline.edit_turn()
+    thread = Thread(target=bench.pipeline.upload_turn)
+    thread.start()
+    try:
+        wait_until(lambda: bench.pipeline.progress and bench.pipeline.progress[id].sent_bytes > 0, 10)
+        assert bench.pipeline.progress[id].sent_bytes < bench.video(id)["file_size"] / 2
+        assert bench.bilibili.chunks_seen == []
+        bench.change("publish", bandwidth=0)
+        wait_until(lambda: bench.state(id) == State.UPLOADED, 15)
+    finally:
+        thread.join()
 
 
 def test_an_upload_that_was_stopped_goes_on_with_what_is_missing(bench, clip):

@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from loguru import logger
 
@@ -239,10 +240,15 @@ class Submitting:
         names = [part.filename for part in parts]
         new = [part for part, video in zip(parts, ready, strict=True) if not video["bvid"]]
         member = self._accounts.member(desk.config, row["account"])
+        content = self._view(row, member)
+        behind = {str(video["filename"]) for video in sent} - archives.review_of(content).filenames
+        if behind and _is_young(row):  # later, somebody took them out at Bilibili
+            raise TemporaryError(f"{row['bvid']} is not seen with all its parts yet: an edit now would take some out")
         return self._send(
             row, row["account"], Stage.APPENDING, Stage.SUBMITTED,
             claim=lambda: submissions.begin_append(db, row, names, desk.owner),
-            action=lambda: bilibili.append(member, row["bvid"], new, json.loads(row["body"]), order=names),
+            action=lambda: bilibili.append(
+                member, row["bvid"], new, json.loads(row["body"]), order=names, content=content),
             done=lambda made: self._appended(row["id"]),
         )  # fmt: skip
 
@@ -274,14 +280,7 @@ class Submitting:
     def _look_whether_shown(self, row: Submission) -> bool:
         desk, db, log = self._desk, self._desk.db, logger.bind(submission=row["id"])
         member = self._accounts.member(desk.config, row["account"])
-        age = (datetime.now(UTC) - datetime.fromisoformat(row["since"])).total_seconds()
-        try:
-            with self._accounts.watching(row["account"]):
-                review = archives.review(member, row["bvid"])
-        except PermanentError as error:
-            if age > LONGEST_LAG_SECONDS:
-                raise
-            raise TemporaryError(f"accepted, but not to be seen yet: {error}") from error
+        review = archives.review_of(self._view(row, member))
         submissions.reviewed(db, row["id"], review.state, review.refused or review.state_desc)
         if review.refused:
             desk.failed(row, Stage.SUBMITTED, Stage.HELD, review.refused, None)
@@ -291,9 +290,29 @@ class Submitting:
             submissions.shown(db, row["id"])
             log.info("published: {}", row["bvid"])
             return True
-        pause = min(max(age / 20, desk.config.publish.review_seconds), LONGEST_REVIEW_SECONDS)
+        pause = min(max(_age_seconds(row) / 20, desk.config.publish.review_seconds), LONGEST_REVIEW_SECONDS)
         submissions.wait(db, row["id"], "waits until Bilibili shows every part", moment(pause))
         return False
+
+    def _view(self, row: Submission, member: Member) -> dict[str, Any]:
+        """What Bilibili says of it; that it says nothing soon after it was accepted is no error."""
+        try:
+            with self._accounts.watching(row["account"]):
+                return archives.view(member, row["bvid"])
+        except PermanentError as error:
+            if not _is_young(row):
+                raise
+            raise TemporaryError(f"accepted, but not to be seen yet: {error}") from error
+
+
+def _age_seconds(row: Submission) -> float:
+    """How long it has been in its state."""
+    return (datetime.now(UTC) - datetime.fromisoformat(row["since"])).total_seconds()
+
+
+def _is_young(row: Submission) -> bool:
+    """Whether what Bilibili shows of it may be older than what it accepted."""
+    return abs(_age_seconds(row)) < LONGEST_LAG_SECONDS
 
 
 def _place_in_row(desk: Desk, row: Submission) -> tuple[int, int]:

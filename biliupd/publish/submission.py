@@ -30,15 +30,16 @@ def submit(member: Member, body: Mapping[str, Any]) -> Submitted:
 
 
 def append(
-    member: Member, vid: str, parts: Sequence[Part], submitted: Mapping[str, Any], order: Sequence[str] = ()
-) -> Submitted:
+    member: Member, vid: str, parts: Sequence[Part], submitted: Mapping[str, Any], order: Sequence[str] = (),
+    content: Mapping[str, Any] | None = None,
+) -> Submitted:  # fmt: skip
     """Put parts at the end of a submission, keeping everything else; those it has already are not sent again.
 
     `order` names files in the order they shall have; others stay before them.
-    `submitted` is the body it was submitted with, if it is ours (see `studio.edited`). Safe to repeat: after an
-    UnknownOutcome the next call finds out by itself.
+    `submitted` is the body it was submitted with, if it is ours (see `studio.edited`), `content` its view, if that is
+    at hand: what is not in it is taken out. Safe to repeat: after an UnknownOutcome the next call finds out by itself.
     """
-    content = view(member, vid)
+    content = view(member, vid) if content is None else content
     archive = content["archive"]
     had = {str(video["filename"]) for video in content["videos"] or []}
     done = Submitted(int(archive["aid"]), str(archive.get("bvid") or vid))
