@@ -22,6 +22,9 @@ from biliupd.errors import BiliupdError, ConfigError
 
 #: commands of other modules, imported only when they are called: name → module and what the help says
 ELSEWHERE = {
+    "login": ("biliupd.cli_accounts", "Log in to Bilibili and keep the login in a file that only you can read."),
+    "accounts": ("biliupd.cli_accounts", "Show the logins and how they stand; exit code 0 when all can be used."),
+    "renew": ("biliupd.cli_accounts", "Renew logins that end soon, as the daemon does by itself."),
     "upload": ("biliupd.cli_upload", "Publish files, as the parts of one submission, and print its bvid."),
     "append": ("biliupd.cli_upload", "Append files to a submission, as further parts, and print its bvid."),
     "list": ("biliupd.cli_archives", "The account's submissions, newest first."),
@@ -84,7 +87,7 @@ def main(ctx: click.Context, cookies: Path | None) -> None:
 
     if cookies:  # before the command, as biliup wants it, or behind it
         one, several = {"file": cookies}, {"files": [cookies]}
-        ctx.default_map = {"login": one, "accounts": several, "renew": several, **dict.fromkeys(ELSEWHERE, one)}
+        ctx.default_map = {**dict.fromkeys(ELSEWHERE, one), "accounts": several, "renew": several}
     logger.remove()  # until the daemon sets up its own
     logger.add(lambda line: click.echo(line, err=True, nl=False), format="{level}: {message}", level="WARNING",
                diagnose=False)  # fmt: skip

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import time
 
@@ -139,6 +140,7 @@ def test_a_run_that_was_ended_in_mid_file_is_gone_on_with(biliupd, begin, bilibi
     before = bilibili.chunks_seen
     result = biliupd("upload", first, second)
     assert "first.mp4: is there already" in result.stderr
+    assert re.search(r"second.mp4: goes on, [2-8] of 8 pieces are there", result.stderr)
     (archive,) = bilibili.archives
     assert bvid_of(result) == archive.bvid
     assert [bilibili.stored(part.filename).read_bytes() for part in archive.parts] == [
@@ -176,6 +178,24 @@ def test_a_run_that_was_killed_after_the_submit_finds_what_it_made(biliupd, begi
     bvid = bvid_of(biliupd("upload", film))
     assert [archive.bvid for archive in bilibili.archives] == [bvid]
     assert routes(bilibili, "submit") == ["submit"]
+
+
+def test_a_run_that_was_stopped_in_the_submit_looks_before_it_sends_anything(biliupd, begin, bilibili, film):
+    bilibili.stall("submit", 1.5)
+    process = begin("upload", film)
+    wait_until(lambda: "submit" in bilibili.under_way)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(1.4) == 130
+    wait_until(lambda: bilibili.archives)  # it was on its way
+    bvid = bvid_of(biliupd("upload", film))
+    assert [archive.bvid for archive in bilibili.archives] == [bvid]
+    assert routes(bilibili, "submit") == ["submit"]
+
+
+def test_a_limit_of_bytes_holds(biliupd, bilibili, film):
+    at = time.monotonic()
+    bvid_of(biliupd("upload", "--bandwidth", "200KiB", film))
+    assert time.monotonic() - at > 0.7
 
 
 def test_the_same_job_runs_once_at_a_time(biliupd, begin, bilibili, film):

@@ -125,6 +125,7 @@ class Journal:
         self.path = directory / f"{name}.json" if directory else None
         self.content = self._new.model_copy(deep=True)
         self._lock: int | None = None
+        self._warned = False
 
     def __enter__(self) -> "Journal":
         if self._directory and self.path:
@@ -181,7 +182,9 @@ class Journal:
         try:
             self.save()
         except TemporaryError as error:
-            logger.warning("{}", error)
+            if not self._warned:
+                logger.warning("{}; a second run may send again what is sent now", error)
+            self._warned = True
 
 
 def submitted_body(directory: Path | None, bvid: str) -> dict[str, Any]:

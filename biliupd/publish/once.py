@@ -233,9 +233,12 @@ class Job:
     def _upload(self, number: int, path: str) -> None:
         """One file to Bilibili, unless it is there."""
         entry = self._content.files.setdefault(path, FileEntry(look=self._looks[path]))
+        name, left = _shown(Path(path).name), Session.loads(entry.session)
         if entry.filename:
-            self._note(f"{_shown(Path(path).name)}: is there already")
+            self._note(f"{name}: is there already")
             return
+        if left and left.done:
+            self._note(f"{name}: goes on, {len(left.done)} of {left.count} pieces are there")
 
         def remember(session: Session) -> None:
             entry.look = Look(size_bytes=session.size_bytes, mtime_ns=session.mtime_ns, inode=session.inode)
