@@ -1,7 +1,7 @@
 import ast
 import inspect
 import itertools
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time
 from pathlib import Path
 
 import pytest
@@ -200,3 +200,30 @@ def test_every_setting_is_documented():
                     if isinstance(line, ast.AnnAssign):
                         assert isinstance(after, ast.Expr), f"{model.name}.{ast.unparse(line)}"
                 assert not isinstance(model.body[-1], ast.AnnAssign), model.name
+
+
+@pytest.mark.parametrize(("at", "wanted"), [
+    ("17:59", 0), ("18:00", 100), ("20:00", 100), ("22:59", 100), ("23:00", 7), ("02:00", 7), ("05:59", 7),
+    ("06:00", 0),
+])
+def test_the_bandwidth_of_the_time_of_the_day_which_may_go_past_midnight(at, wanted):
+    found = parse(b"""
+publish:
+  bandwidth_by_time:
+    - {start: "18:00", end: "23:00", bandwidth: 100}
+    - {start: "22:00", end: "6:00", bandwidth: 7}
+""", base=EXAMPLE.parent)
+    assert found.publish.bandwidth_at(time.fromisoformat(at)) == wanted
+
+
+@pytest.mark.parametrize(("text", "why"), [
+    ("publish: {bandwidth_by_time: [{start: '25:00', end: '6:00', bandwidth: 1}]}", 'is written "18:00"'),
+    ("templates: {a: {dtime: tomorrow}}", 'a moment is written "+6h"'), ("templates: {a: {dtime: +1h}}", "4 hours"),
+    ("templates: {a: {dtime: 20:00}}", "a moment is written"),
+    ("templates: {a: {copyright: 2, source: x, mission_id: 1}}", "a repost cannot join an activity"),
+    ("retention: {after_publishing: move}", "must be given when"),
+    ("recordings: {directory: r}\nretention: {after_publishing: move, move_to: r/x}", "published again"),
+    ("templates: {a: {cover: []}}", "templates.a.cover"),
+])
+def test_what_a_template_or_retention_cannot_mean_is_named(text, why):
+    assert any(why in problem for problem in problems(text))
