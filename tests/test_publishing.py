@@ -340,6 +340,22 @@ def test_a_refusal_that_an_earlier_submit_may_explain_leads_to_a_look_and_to_no_
     assert len(bench.bilibili.archives) == 1
 
 
+def test_new_settings_do_not_shorten_the_wait_between_two_looks(make_bench, video):
+    bench = make_bench(lookup_seconds=3600)
+    bench.bilibili.lose_submit_answer()
+    bench.bilibili.delay_listing(3600)
+    bench.bilibili.refuse("archives", -101, "not logged in")
+    drop(bench, video, "a.mp4")
+    bench.everything(lambda: bench.asked("archives") and bench.submission()["waits_for"])
+    bench.bilibili.write_cookies(bench.cookies)
+    bench.pass_time(60)
+    bench.everything(lambda: bench.submission()["lookups"] == 1)
+    bench.change("publish", parallel_parts=1)
+    for _ in range(5):
+        bench.pipeline.submit_turn()
+    assert bench.asked("submit") == 1
+
+
 def test_a_title_that_another_submission_has_just_now_is_tried_again_later_not_held(bench, video):
     bench.bilibili.same_title_seconds = 3600
     first = drop(bench, video, "same.mp4")

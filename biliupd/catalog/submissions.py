@@ -287,7 +287,7 @@ def failed(
     db: Database, submission: Submission, old: Stage, new: Stage, why: str, retry_at: str | None, **facts: Any
 ) -> bool:
     """A try that did not work: to `new` with the reason, or only noted when it stays in `old`."""
-    values = {"last_error": why, "retry_at": retry_at, **facts}
+    values = {"last_error": why, "retry_at": retry_at, "waits_for": None, **facts}
     if old is not new:
         return advance(db, submission["id"], old, new, **values)
     with write(db):
