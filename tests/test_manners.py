@@ -69,6 +69,23 @@ def test_neither_do_answers_that_are_no_envelope(small, status, body, route):
     assert 1 <= small.asked(route) <= 60
 
 
+@pytest.mark.parametrize("route", ["refresh", "auth_code"])
+def test_a_renewal_that_is_refused_is_not_asked_for_again_at_once(small, route):
+    """Though keeping a login alive writes its file first, which looks as if somebody had brought a new one."""
+    small.bilibili.ask_for_refresh()
+    small.bilibili.refuse(route, -3, "no", times=100_000)
+    if route == "auth_code":
+        small.bilibili.refuse("info", -101, "the token is worth nothing", times=100_000)
+    for _ in range(10):
+        small.pipeline.account_turn()
+    assert small.asked(route) == 1
+    assert len(small.bilibili.requests) <= 5
+    small.bilibili.heal()
+    small.bilibili.write_cookies(small.cookies)  # a new login is looked at at once
+    small.pipeline.account_turn()
+    assert records.account_row(small.catalog.db, "main")["state"] == "ok"
+
+
 def test_a_cooling_account_is_left_alone_by_everything_and_over_a_restart(small):
     small.bilibili.refuse("preupload", 601, "too fast")
     small.pipeline.upload_turn()

@@ -130,8 +130,9 @@ class Accounts:
         for name, account in config.accounts.items():
             state = _state_of(account.cookies)
             if time.monotonic() >= self.check_at.get(name, 0.0) or self._checked.get(name) != state:
-                busy, self._checked[name] = True, state
+                busy = True
                 self.check_at[name] = time.monotonic() + self._check(config, name, account.cookies)
+                self._checked[name] = _state_of(account.cookies)  # the check itself writes the file, even in vain
         return busy
 
     def _check(self, config: Config, name: str, path: Path) -> float:
@@ -153,8 +154,6 @@ class Accounts:
         self.doubts.pop(name, None)
         self._hide(kept.credential.secrets)
         health = kept.health
-        if kept.renewed:
-            self._checked[name] = _state_of(path)
         expires = stamp(kept.credential.expires_at or health.expires_at) if health.expires_at else None
         records.account(self._catalog.db, name, "ok", mid=health.mid, uname=health.name, checked_at=now(),
                         expires_at=expires, hint="")  # fmt: skip
