@@ -247,6 +247,18 @@ def test_a_changed_file_is_published_anew_though_the_old_one_was_accepted_unseen
     assert bilibili.archives[1].bvid == published.bvid
 
 
+def test_a_changed_file_is_another_submission_that_is_sent_twice_at_most(bilibili, job, clip):
+    bilibili.drop("submit", times=2)
+    bilibili.fail("archives", 502, times=99)
+    with pytest.raises(UnknownOutcome):
+        job()
+    bilibili.heal("archives")
+    clip.write_bytes(b"new")
+    published = job()
+    assert [archive.bvid for archive in bilibili.archives] == [published.bvid]
+    assert count(bilibili, "submit") == 3
+
+
 def test_a_title_taken_by_another_submission_is_for_later(bilibili, job, tmp_path):
     job()
     bilibili.same_title_seconds = 600
