@@ -222,6 +222,20 @@ def test_a_folder_is_not_submitted_while_something_new_comes_into_it(make_bench,
     assert bench.bilibili.archives == []
 
 
+def test_what_a_clock_that_was_ahead_left_behind_is_not_waited_for(make_bench, video):
+    bench = make_bench(folder={"folder_quiet_seconds": 0.1})
+    id, other = drop(bench, video, "trip/1.mp4"), drop(bench, video, "trip/2.mp4")
+    ahead = stamp(datetime.now(UTC) + timedelta(days=400))
+    bench.catalog.db["videos"].update(id, {"retry_at": ahead, "created_at": ahead})
+    bench.catalog.db["videos"].update(other, {"retry_at": stamp(datetime.now(UTC) + timedelta(hours=26))})
+    bench.everything(lambda: bench.state(id) == State.UPLOADED)
+    assert bench.state(other) == State.RECORDED, "a whole day may be waited for"
+    bench.catalog.db["videos"].update(other, {"retry_at": None})
+    bench.catalog.db["submissions"].update(bench.submission()["id"], {"retry_at": ahead})
+    bench.everything(lambda: bench.state(other) == State.PUBLISHED)
+    assert len(bench.bilibili.archives) == 1
+
+
 def test_a_folder_can_also_be_a_submission_for_each_file(make_bench, video):
     bench = make_bench(folder={"folders": "files"})
     ids = [drop(bench, video, f"trip/{number}.mp4") for number in (1, 2)]

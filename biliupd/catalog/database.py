@@ -9,7 +9,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from sqlite_utils import Database
@@ -18,6 +18,8 @@ from biliupd.catalog.schema import migrations
 from biliupd.errors import PermanentError, TemporaryError
 
 BUSY_SECONDS = 30.0
+LONGEST_WAIT = timedelta(hours=27)  #: of all that waits for time alone: a later moment is of a clock that was ahead
+DUE = "(retry_at is null or retry_at <= ? or (retry_at > ? and retry_at < '9'))"  #: with `moments()`; 9999 is never
 
 
 class Catalog:
@@ -113,6 +115,12 @@ def write(db: Database) -> Iterator[None]:
     except sqlite3.OperationalError as error:
         db.conn.rollback()
         raise TemporaryError(f"the catalog cannot be written: {error}", retry_after_seconds=5) from error
+
+
+def moments() -> list[str]:
+    """The two that `DUE` asks for."""
+    at = datetime.now(UTC)
+    return [stamp(at), stamp(at + LONGEST_WAIT)]
 
 
 def now() -> str:

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from sqlite_utils import Database
 
-from biliupd.catalog.database import now, stamp, write
+from biliupd.catalog.database import DUE, moments, now, stamp, write
 from biliupd.catalog.states import Stage, State, advance, move, rows
 from biliupd.catalog.videos import Video
 
@@ -93,9 +93,7 @@ def due(db: Database, stage: Stage) -> list[Submission]:
     """Rows in `stage` that nobody works on and whose time has come; all of them, since some may wait for months."""
     return list(
         db.query(
-            "select * from submissions where state = ? and owner is null and (retry_at is null or retry_at <= ?)"
-            " order by id",
-            [stage, now()],
+            f"select * from submissions where state = ? and owner is null and {DUE} order by id", [stage, *moments()]
         )
     )
 
@@ -157,7 +155,7 @@ def _more_to_come(db: Database, submission: Submission, quiet_seconds: float) ->
     elif folder is not None:
         where, values = "file_path > ? and file_path < ?", [f"{folder}/", f"{folder}0"]  # 0 comes after /
         (newest,) = db.execute(f"select max(created_at) from videos where {where}", values).fetchone()
-        if newest and newest > stamp(datetime.now(UTC) - timedelta(seconds=quiet_seconds)):
+        if newest and stamp(datetime.now(UTC) - timedelta(seconds=quiet_seconds)) < newest <= now():
             return "something new may come into its folder"
     else:
         return ""
@@ -189,21 +187,23 @@ def with_more(db: Database) -> list[Submission]:
     """Sent submissions with uploaded videos that Bilibili does not have in them yet, and whose time has come."""
     return list(
         db.query(
-            "select * from submissions s where state in (?, ?) and owner is null"
-            " and (retry_at is null or retry_at <= ?)"
+            f"select * from submissions s where state in (?, ?) and owner is null and {DUE}"
             " and exists (select 1 from videos v where v.submission_id = s.id and v.state = ? and v.bvid is null)"
             " order by id",
-            [Stage.SUBMITTED, Stage.PUBLISHED, now(), State.UPLOADED],
+            [Stage.SUBMITTED, Stage.PUBLISHED, *moments(), State.UPLOADED],
         )
     )
 
 
-def begin(db: Database, submission: Submission, body: Mapping[str, Any], owner: str) -> bool:
-    """Claim it and write the intent down: from here on it may have been sent."""
+def begin(db: Database, submission: Submission, body: Mapping[str, Any], owner: str, at: str | None = None) -> bool:
+    """Claim it and write the intent down: from here on it may have been sent.
+
+    `at` is the moment by Bilibili's clock, after which it is looked for; without it, by ours.
+    """
     names = [video["filename"] for video in body["videos"]]
     facts = {
         "title": body["title"], "filenames": json.dumps(names), "body": json.dumps(body, ensure_ascii=False),
-        "submit_started_at": now(), "lookups": 0, "refused": "",
+        "submit_started_at": at or now(), "lookups": 0, "refused": "",
     }  # fmt: skip
     return advance(
         db, submission["id"], Stage.COLLECTING, Stage.SUBMITTING, owner=owner, waits_for=None, retry_at=None, **facts

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlite_utils import Database
 
-from biliupd.catalog.database import now, write
+from biliupd.catalog.database import DUE, moments, now, write
 from biliupd.catalog.states import Stage, State, move, rows
 
 Video = Mapping[str, Any]  #: a row of `videos`, by column
@@ -47,9 +47,8 @@ def due(db: Database, state: State, limit: int = 50) -> list[Video]:
     """Rows at rest in `state` whose time has come, in the order of recording."""
     return list(
         db.query(
-            "select * from videos where state = ? and (retry_at is null or retry_at <= ?)"
-            " order by created_at, file_path limit ?",
-            [state, now(), limit],
+            f"select * from videos where state = ? and {DUE} order by created_at, file_path limit ?",
+            [state, *moments(), limit],
         )
     )
 

@@ -107,7 +107,7 @@ class Submitting:
         )  # fmt: skip
         return self._send(
             row, order.account, Stage.SUBMITTING, Stage.COLLECTING,
-            claim=lambda: submissions.begin(db, row, body, desk.owner),
+            claim=lambda: submissions.begin(db, row, body, desk.owner, moment(-max(0.0, member.clock_ahead_seconds))),
             action=lambda: bilibili.submit(member, body), done=lambda made: submissions.accepted(
                 db, row["id"], made.aid, made.bvid),
         )  # fmt: skip

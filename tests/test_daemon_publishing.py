@@ -1,0 +1,43 @@
+"""Publishing by the real daemon, as a process: power cuts, lost answers, wrong clocks, files that come and go."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from world import World, make_video
+
+from biliupd.rehearsal.bilibili_faults import FOR_EVER
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    world = World(tmp_path)
+    world.site.start()
+    world.bilibili.start()
+    yield world
+    world.close()
+
+
+def published(world: World, count: int) -> bool:
+    return world.states("submissions").count("published") == count
+
+
+def asked(world: World, route: str) -> int:
+    return sum(request.route == route for request in world.bilibili.requests)
+
+
+def test_a_submit_under_a_clock_that_was_days_ahead_is_found_and_not_sent_again(world):
+    world.settings["publish"]["submit"] = "web"  # app's requests are signed with the time
+    world.bilibili.lose_submit_answer()
+    world.bilibili.drop("archives", FOR_EVER, skip=1)  # the first one is before the upload, since the file seems old
+    (library,) = Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")  # Debian: apt install libfaketime
+    world.start(LD_PRELOAD=str(library), FAKETIME="+3d", DONT_FAKE_MONOTONIC="1", FAKETIME_DONT_FAKE_MONOTONIC="1")
+    make_video(world.drop / "a.mp4")
+    world.wait(lambda: asked(world, "archives") > 1, 40, "the submit without an answer is looked up")
+    world.kill()
+    world.bilibili.heal()
+    world.bilibili.same_title_seconds = 0
+    world.start()
+    world.wait(lambda: published(world, 1), 40, "it is published")
+    world.check_published(submissions=1, videos=1)
+    assert asked(world, "submit") == 1
