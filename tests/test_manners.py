@@ -160,9 +160,20 @@ def test_the_standing_is_private_whole_and_survives_rubbish(tmp_path):
     assert file.path.stat().st_mode & 0o777 == 0o600
     assert json.loads(file.path.read_text())["hint"] == "do this"
     assert StandingFile(tmp_path / "cookies.json").read().quiet_seconds(time.time()) > 3500
-    for rubbish in (b"", b"[]", b"{}", b'{"submits": 1}', b"\xff", b'{"submits": [], "nonsense": 1}'):
+    for rubbish in (b"", b"[]", b"{}", b'{"submits": 1}', b"\xff", b'{"submits": [], "nonsense": 1}',
+                    b'{"submits": [], "until": null}', b'{"submits": [], "strikes": Infinity}'):
         file.path.write_bytes(rubbish)
         assert replace(StandingFile(tmp_path / "cookies.json").read()) == Standing()
+
+
+def test_a_clock_set_back_by_months_does_not_make_it_quiet_for_months():
+    error, now = Cooling("-352", retry_after_seconds=3600), time.time()
+    ahead = Standing().warned_by(error, now + 100 * DAY)
+    assert ahead.quiet_seconds(now) == 0
+    warned = ahead.warned_by(error, now)
+    assert 0 < warned.quiet_seconds(now) <= 1.1 * DAY
+    assert warned.accepted(now) == warned
+    assert ahead.accepted(now).strikes == 0
 
 
 def test_where_nothing_can_be_written_it_is_kept_in_mind(tmp_path):

@@ -41,7 +41,7 @@ class Standing:
 
     def warned_by(self, error: Cooling, now: float) -> "Standing":
         """After a risk code: quiet for as long as the code wants, twice as long with each further one, up to a day."""
-        if self.until > now:  # several requests were under way when it came: one warning
+        if self.quiet_seconds(now) > 0:  # several requests were under way when it came: one warning
             return self
         strikes = 1 if now - self.warned > FORGIVEN_SECONDS else self.strikes + 1
         base = max(error.retry_after_seconds, 300.0)
@@ -54,11 +54,12 @@ class Standing:
 
     def accepted(self, now: float) -> "Standing":
         """After a submission was accepted: earlier warnings are forgiven, one that came meanwhile is not."""
-        return self if self.until > now else replace(self, strikes=0, until=0.0, reason="", hint="")
+        return self if self.quiet_seconds(now) > 0 else replace(self, strikes=0, until=0.0, reason="", hint="")
 
     def quiet_seconds(self, now: float) -> float:
-        """How long it has to keep quiet altogether; 0: it need not. A clock set back does not make it longer."""
-        return min(max(self.until - now, 0.0), 1.1 * LONGEST_SECONDS)
+        """How long it has to keep quiet altogether; 0: it need not. Longer than ever is of a clock that was ahead."""
+        left = self.until - now
+        return left if 0 < left <= 1.1 * LONGEST_SECONDS else 0.0
 
     def pause_seconds(self, publish: PublishConfig, now: float) -> float:
         """How long until the next submission is polite; 0: now."""
@@ -82,11 +83,12 @@ class StandingFile:
     def read(self) -> Standing:
         """As it is now; a file that cannot be understood counts as none."""
         try:
-            content = json.loads(self.path.read_bytes())
-            return Standing(**{**content, "submits": tuple(float(at) for at in content["submits"])})
+            found = Standing(**json.loads(self.path.read_bytes()))
+            return Standing(float(found.until), str(found.reason), str(found.hint), min(int(found.strikes), 30),
+                            float(found.warned), tuple(float(at) for at in found.submits))
         except FileNotFoundError:
             return self._memory
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, OverflowError, RecursionError) as error:
             logger.warning("{} cannot be used: {}", self.path, type(error).__name__)
             return self._memory
 
