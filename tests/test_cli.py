@@ -13,6 +13,7 @@ from support import wait_until
 
 from biliupd.catalog import records
 from biliupd.catalog.database import Catalog
+from biliupd.catalog.sync import Changes, Found, apply
 from biliupd.cli import main
 from biliupd.lock import DataLock, holder
 
@@ -132,3 +133,43 @@ def test_a_second_daemon_says_who_runs(tmp_path):
         result = biliupd(tmp_path, "run")
     assert result.exit_code == 3
     assert f"process {os.getpid()} runs on {tmp_path}/data already" in result.stderr
+
+
+DROP = "drop_folders: [{directory: drop}]\naccounts: {main: {cookies: c.json}}\n"
+
+
+def test_a_preview_shows_what_would_be_sent_and_sends_nothing(tmp_path):
+    (tmp_path / "drop").mkdir()
+    (tmp_path / "drop" / "my show.mp4").write_bytes(b"x")
+    (tmp_path / "drop" / "my show.yaml").write_text("title: 我的节目\ndolby: true\n")
+    result = biliupd(tmp_path, "preview", str(tmp_path / "drop" / "my show.mp4"), config=DROP)
+    assert result.exit_code == 0
+    assert "account main" in result.stdout
+    assert '"title": "我的节目"' in result.stdout
+    assert '"dolby": 1' in result.stdout
+    assert "a frame of my show.mp4" in result.stdout
+    assert not (tmp_path / "data").exists()
+    (one,) = json.loads(biliupd(tmp_path, "preview", "--json", str(tmp_path / "drop" / "my show.mp4")).stdout)
+    assert (one["account"], one["body"]["title"]) == ("main", "我的节目")
+    result = biliupd(tmp_path, "preview", "nowhere.mp4")
+    assert (result.exit_code, "'nowhere.mp4' is no file" in result.stderr) == (1, True)
+
+
+def test_pin_and_unpin_name_a_video_a_file_or_a_folder(tmp_path):
+    catalog = Catalog(tmp_path / "data" / "catalog.db")
+    paths = [str(tmp_path / "drop" / name) for name in ("a.mp4", "sub/b.mp4")]
+    apply(catalog.db, Changes(added=[Found(path, str(tmp_path / "drop"), "file", 1, 1, n, 1, title="t")
+                                     for n, path in enumerate(paths)]))  # fmt: skip
+
+    def pinned():
+        return [row["pinned"] for row in catalog.db.query("select pinned from videos order by id")]
+
+    assert biliupd(tmp_path, "pin", "video:2", config=DROP).exit_code == 0
+    assert pinned() == [0, 1]
+    assert "2 pinned" in biliupd(tmp_path, "pin", str(tmp_path / "drop")).stdout
+    assert pinned() == [1, 1]
+    assert biliupd(tmp_path, "unpin", paths[0]).exit_code == 0
+    assert pinned() == [0, 1]
+    for odd in ("video:77", "elsewhere.mp4", "video:x"):
+        result = biliupd(tmp_path, "pin", odd)
+        assert (result.exit_code, "is no video of the catalog" in result.stderr) == (1, True)

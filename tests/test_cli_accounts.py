@@ -20,8 +20,8 @@ from click.testing import CliRunner
 from loguru import logger
 from support import wait_until
 
-from biliupd import cli_accounts
-from biliupd.cli_accounts import COMMANDS, qr_lines
+from biliupd.cli import accounts as cli_accounts
+from biliupd.cli.accounts import COMMANDS, qr_lines
 from biliupd.errors import BiliupdError, ConfigError, NeedsPerson, PermanentError, TemporaryError
 from biliupd.publish.credential import Credential
 from biliupd.rehearsal.bilibili import Bilibili
@@ -29,7 +29,7 @@ from biliupd.rehearsal.bilibili import Bilibili
 PHONE, NAME, PASSWORD = "13800138000", "streamer", "correct horse 电池"
 PROGRAM = """
 import click, sys
-from biliupd.cli_accounts import COMMANDS
+from biliupd.cli.accounts import COMMANDS
 click.Group(commands={one.name: one for one in COMMANDS})(sys.argv[1:])
 """
 

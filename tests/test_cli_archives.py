@@ -20,8 +20,9 @@ sys.path.insert(0, str(Path(__file__).parent / "publish"))
 
 from connect_proxy import HOSTS, ConnectProxy
 
-from biliupd import cli, cli_progress
-from biliupd.cli_upload import vid_of
+from biliupd import cli
+from biliupd.cli import progress as cli_progress
+from biliupd.cli.upload import vid_of
 from biliupd.publish.upos import Progress as Sent
 
 pytest_plugins = ["cli_stand_in"]
@@ -174,7 +175,7 @@ def test_everything_goes_through_the_proxy_and_is_verified_by_the_given_certific
 # -- the main command -----------------------------------------------------------------------------------------------
 
 def test_the_help_says_of_every_command_what_it_says_itself():
-    for name, (_, text) in cli.ELSEWHERE.items():
+    for name, (_, text) in cli.COMMANDS.items():
         command = cli.main.get_command(None, name)
         assert (command.name, command.help.split("\n\n")[0].replace("\n", " ")) == (name, text)
 
@@ -196,5 +197,5 @@ def test_a_list_that_is_stopped_says_so_by_its_code(begin, bilibili):
 
 def test_the_help_imports_nothing_it_does_not_need():
     code = ("import sys\nfrom biliupd.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
-            "sys.exit(bool({'requests', 'rich', 'biliupd.cli_upload'} & set(sys.modules)))")
+            "sys.exit(bool({'requests', 'rich', 'biliupd.cli.upload'} & set(sys.modules)))")
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from support import wait_until
 
 from biliupd import cli
-from biliupd.cli_upload import FLAGS
+from biliupd.cli.upload import FLAGS
 from biliupd.publish.manners import Standing, StandingFile
 
 pytest_plugins = ["cli_stand_in"]

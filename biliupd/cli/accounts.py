@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from biliupd.config import Config, PublishConfig, load
-from biliupd.errors import BiliupdError, ConfigError, NeedsPerson, PermanentError, TemporaryError
+from biliupd.cli.shared import login_account, login_config, login_file, one_login, plain, several_logins
+from biliupd.config import PublishConfig
+from biliupd.errors import BiliupdError, NeedsPerson, PermanentError, TemporaryError
 from biliupd.publish.credential import LARGEST_FILE_BYTES, Credential, check_writable, locked
 
 if TYPE_CHECKING:  # the rest of publish is loaded by the commands: other commands, and --help, do without
@@ -33,17 +34,11 @@ QUIET_ZONE = 2  #: light modules around the code; its own background makes less 
 _INK = "\x1b[38;5;231;48;5;16m"  #: white on black, whatever the terminal's own colours are
 T = TypeVar("T")
 
-_file = click.option("-u", "--user-cookie", "file", type=click.Path(path_type=Path),
-                     help="The login's file.  [default: cookies.json]")  # fmt: skip
-_config = click.option("-c", "--config", "config_path", type=click.Path(path_type=Path),
-                       help="Use the files and addresses of this configuration.")  # fmt: skip
-_account = click.option("--account", help="The account of the configuration, when it has several.")
-
 
 @click.command()
-@_file
-@_config
-@_account
+@login_file
+@login_config
+@login_account
 @click.option("--tv", "method", flag_value="tv", help="By QR code, like a television: submits by all ways (default).")
 @click.option("--web", "method", flag_value="web", help="By QR code, like a browser: can submit by web only.")
 @click.option("--sms", "method", flag_value="sms", help="By a code sent to your phone.")
@@ -63,7 +58,7 @@ def login(
 
     if method and cookies:
         raise click.UsageError("choose one way to log in")
-    publish, path = _one(config_path, account, file)
+    publish, path = one_login(config_path, account, file)
     check_writable(path)
     needed = publish.submit if config_path else None
     if cookies:
@@ -87,11 +82,11 @@ def login(
 @click.command()
 @click.option("-u", "--user-cookie", "files", type=click.Path(path_type=Path), multiple=True,
               help="A login's file; any number of them.  [default: cookies.json]")  # fmt: skip
-@_config
+@login_config
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def accounts(files: tuple[Path, ...], config_path: Path | None, as_json: bool) -> None:
     """Show the logins and how they stand; exit code 0 when all can be used."""
-    publish, paths = _several(config_path, files)
+    publish, paths = several_logins(config_path, files)
     needed = publish.submit if config_path else None
     rows = [_looked_at(publish, path, needed) for path in paths]
     if as_json:
@@ -104,13 +99,13 @@ def accounts(files: tuple[Path, ...], config_path: Path | None, as_json: bool) -
 @click.command()
 @click.option("-u", "--user-cookie", "files", type=click.Path(path_type=Path), multiple=True,
               help="A login's file; any number of them.  [default: cookies.json]")  # fmt: skip
-@_config
+@login_config
 @click.option("--force", is_flag=True, help="Renew now, though it is not due.")
 def renew(files: tuple[Path, ...], config_path: Path | None, force: bool) -> None:
     """Renew logins that end soon, as the daemon does by itself."""
     from biliupd.publish.renew import keep_alive, renewable
 
-    publish, paths = _several(config_path, files)
+    publish, paths = several_logins(config_path, files)
     failed = False
     for path in paths:
         try:
@@ -121,7 +116,7 @@ def renew(files: tuple[Path, ...], config_path: Path | None, force: bool) -> Non
             failed = True
             click.echo(f"{path}: {error}" + (f"\n  → {error.hint}" if error.hint else ""), err=True)
             continue
-        who = _plain(kept.health.name) or str(kept.credential.mid)
+        who = plain(kept.health.name) or str(kept.credential.mid)
         if kept.renewed:
             click.echo(f"{path}: the login of {who} was renewed; valid until {_day(kept.credential.expires_at)}")
         else:
@@ -131,40 +126,6 @@ def renew(files: tuple[Path, ...], config_path: Path | None, force: bool) -> Non
 
 
 COMMANDS = (login, accounts, renew)
-
-
-# -- which files ----------------------------------------------------------------------------------------------------
-
-
-def _settings(config_path: Path | None) -> Config | None:
-    return load(config_path) if config_path else None
-
-
-def _one(config_path: Path | None, account: str | None, file: Path | None) -> tuple[PublishConfig, Path]:
-    config = _settings(config_path)
-    if not config:
-        if account:
-            raise click.UsageError("--account names one of a configuration: add -c")
-        return PublishConfig(), file or Path("cookies.json")
-    if file:
-        return config.publish, file
-    names = list(config.accounts)
-    if account is None and len(names) != 1:
-        raise ConfigError([f"{config_path}: which account? there are {', '.join(names) or 'none under accounts:'}"],
-                          hint="name it with --account, or its file with -u")
-    if account is not None and account not in config.accounts:
-        raise ConfigError([f"{config_path}: there is no account {account}"], hint=f"there are {', '.join(names)}")
-    return config.publish, config.accounts[account or names[0]].cookies
-
-
-def _several(config_path: Path | None, files: tuple[Path, ...]) -> tuple[PublishConfig, list[Path]]:
-    config = _settings(config_path)
-    if not config:
-        return PublishConfig(), list(files or (Path("cookies.json"),))
-    paths = list(files) or list(dict.fromkeys(one.cookies for one in config.accounts.values()))
-    if not paths:
-        raise ConfigError([f"{config_path}: no accounts"], hint="add one under accounts:, or name a file with -u")
-    return config.publish, paths
 
 
 def _given(cookies: str) -> str:
@@ -233,7 +194,7 @@ def _show(url: str, png: Path | None) -> None:
             click.echo(f"{_INK}{line}\x1b[0m")
     else:
         click.echo(f"The QR code needs {len(lines[0])} columns: make the terminal wider, or use --png FILE.")
-    click.echo(f"The QR code says: {_plain(url)}")
+    click.echo(f"The QR code says: {plain(url)}")
     if png:
         try:
             with open(os.open(png, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
@@ -315,7 +276,7 @@ def _solve(puzzle: "Geetest") -> "Captcha":
     from biliupd.publish.login import Captcha
 
     click.echo("Bilibili wants a puzzle solved first. Open this in a browser; what it gives back is asked for below.")
-    click.echo(f"  {_plain(puzzle.url)}\n  gt: {_plain(puzzle.gt)}\n  challenge: {_plain(puzzle.challenge)}")
+    click.echo(f"  {plain(puzzle.url)}\n  gt: {plain(puzzle.gt)}\n  challenge: {plain(puzzle.challenge)}")
     challenge = click.prompt("challenge", default=puzzle.challenge, show_default=False).strip()
     validate = click.prompt("validate").strip()
     return Captcha(challenge, validate, click.prompt("seccode", default=f"{validate}|jordan").strip(), puzzle.token)
@@ -340,7 +301,7 @@ def _keep_imported(publish: PublishConfig, path: Path, credential: Credential, n
 
 
 def _welcome(health: "Health", path: Path, needed: str | None) -> None:
-    click.echo(f"logged in as {_plain(health.name)} ({health.mid}); written to {path}; can submit by "
+    click.echo(f"logged in as {plain(health.name)} ({health.mid}); written to {path}; can submit by "
                f"{' and '.join(health.interfaces) or 'nothing'}; valid until {_day(health.expires_at)}")
     if needed and needed not in health.interfaces:
         click.echo(f"The configuration says publish.submit: {needed}, which this login cannot: log in with --tv, or "
@@ -417,14 +378,9 @@ def _table(rows: list[_Row]) -> None:
     for title in ("file", "name", "uid", "submits by", "valid until", "state"):
         table.add_column(title, overflow="fold")
     for row in rows:
-        table.add_row(*(escape(_plain(cell)) for cell in row.cells()), style="" if row.usable else "red")
+        table.add_row(*(escape(plain(cell)) for cell in row.cells()), style="" if row.usable else "red")
     Console(highlight=False).print(table)
 
 
 def _day(moment: datetime | None) -> str:
     return moment.astimezone().strftime("%Y-%m-%d %H:%M") if moment else "unknown"
-
-
-def _plain(text: str) -> str:
-    """Fit for a terminal: one line, no commands."""
-    return "".join(c if c.isprintable() else " " if c.isspace() else "" for c in text)

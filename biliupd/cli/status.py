@@ -14,6 +14,7 @@ from sqlite_utils import Database
 from biliupd.catalog import records, submissions, videos
 from biliupd.catalog.database import connect
 from biliupd.catalog.states import Stage, State
+from biliupd.cli.shared import plain
 from biliupd.errors import PermanentError
 from biliupd.record import broadcast
 
@@ -153,7 +154,7 @@ def _span(seconds: float) -> str:
 
 def _plain(text: str) -> str:
     """Text of others, such as a file's name or a site's title, without commands to the terminal and to rich."""
-    return escape("".join(c if c.isprintable() else " " if c.isspace() else "" for c in text))
+    return escape(plain(text))
 
 
 def _table(console: Console, title: str, columns: tuple[str, ...], lines: Iterable[tuple[str, ...]]) -> None:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
-from biliupd.cli_accounts import _plain
+from biliupd.cli.shared import plain
 from biliupd.publish.upos import Progress as Sent
 
 LINE_SECONDS = 10.0
@@ -24,7 +24,7 @@ class Display:
     """A context manager; `names` are those of the files. Warnings of the log are shown among the notes."""
 
     def __init__(self, names: Sequence[str]) -> None:
-        self._names = [_plain(name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")) for name in names]
+        self._names = [plain(name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")) for name in names]
         self._bars: Progress | None = None
         self._tasks: dict[int, TaskID] = {}
         self._spoke_at: dict[int, float] = {}
@@ -54,9 +54,9 @@ class Display:
     def note(self, text: str) -> None:
         """A line of its own."""
         if self._bars:
-            self._bars.console.print(Text(_plain(text)), soft_wrap=True)
+            self._bars.console.print(Text(plain(text)), soft_wrap=True)
         else:
-            click.echo(_plain(text), err=True)
+            click.echo(plain(text), err=True)
 
     def progress(self, number: int, sent: Sent) -> None:
         """How far file `number`, counted from 0, is."""

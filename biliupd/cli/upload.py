@@ -17,11 +17,11 @@ from typing import Any, TypeVar
 import click
 from pydantic import ValidationError
 
-from biliupd.cli_accounts import _account, _config, _file, _one
-from biliupd.cli_progress import Display
+from biliupd.cli.exit_codes import exit_code
+from biliupd.cli.progress import Display
+from biliupd.cli.shared import login_account, login_config, login_file, one_login
 from biliupd.config import LEAST_DTIME, MOST_DTIME, PublishConfig, Template, scheduled, template_contradictions
 from biliupd.errors import BiliupdError, TemporaryError
-from biliupd.exit_codes import exit_code
 from biliupd.publish.credential import Credential
 from biliupd.publish.journal import state_directory
 from biliupd.publish.once import Job, Order, Published
@@ -66,7 +66,7 @@ def _switch(name: str, text: str) -> Callable[[F], F]:
 
 
 addresses = _all(*(click.option(f"--{name}-url", f"{name}_url", hidden=True) for name in ("member", "passport", "api")))
-login_options = _all(_file, _config, _account, addresses)
+login_options = _all(login_file, login_config, login_account, addresses)
 _sending = _all(
     click.option("--submit", type=click.Choice(["app", "web", "b-cut-android"]),
                  help="The interface that submits.  [default: app; web for a login by cookies alone]"),
@@ -157,7 +157,7 @@ def vid_of(text: str) -> str:
 
 def settings(given: Mapping[str, Any], **changes: Any) -> tuple[PublishConfig, Path]:
     """The publish section and the login's file that `login_options` name; `changes` that are not None lie over it."""
-    publish, cookies = _one(given["config_path"], given["account"], given["file"])
+    publish, cookies = one_login(given["config_path"], given["account"], given["file"])
     changes |= {name: given[name] for name in ("member_url", "passport_url", "api_url")}
     wanted = {name: value for name, value in changes.items() if value is not None}
     try:

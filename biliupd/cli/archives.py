@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
-from biliupd.cli_accounts import _plain
-from biliupd.cli_upload import EPILOG, errors_as_json, login_options, settings, vid_of
+from biliupd.cli.shared import plain
+from biliupd.cli.upload import EPILOG, errors_as_json, login_options, settings, vid_of
 from biliupd.errors import TemporaryError
 from biliupd.publish.archives import EVER, PAGE_SIZE, STATUSES, Entry, listed, view
 from biliupd.publish.credential import Credential
@@ -44,7 +44,7 @@ def list_(from_page: int, max_pages: int | None, as_json: bool, **given: Any) ->
     for entry in entries:
         words = (entry.bvid, _day(entry.created), f"{entry.state_desc or entry.state}", entry.title,
                  entry.reject_reason)  # fmt: skip
-        click.echo("\t".join(_plain(word) for word in words).rstrip("\t"))
+        click.echo("\t".join(plain(word) for word in words).rstrip("\t"))
     if not entries:
         click.echo("nothing there", err=True)
 
@@ -65,7 +65,7 @@ def show(vid: str, as_json: bool, **given: Any) -> None:
         click.echo(json.dumps({"archive": content["archive"], "videos": content["videos"] or []}, ensure_ascii=False))
         return
     for name, text in (*_facts(content["archive"]), *_parts(content["videos"] or [])):
-        click.echo(f"{name + ':':12}{_plain(text)}")
+        click.echo(f"{name + ':':12}{plain(text)}")
 
 
 COMMANDS = (list_, show)
