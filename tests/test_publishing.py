@@ -1,5 +1,6 @@
 """What is published, in which order, with which words, and what becomes of the files: the pipeline's turns."""
 
+import errno
 import json
 import os
 import shutil
@@ -451,6 +452,62 @@ def test_published_files_are_moved_with_their_place_in_the_tree(make_bench, vide
     assert (tmp_path / "done" / "sub" / "b.mp4").stat().st_size == video.stat().st_size
     assert sorted(path.name for path in bench.drop.rglob("*.mp4")) == []
     assert all(os.path.exists(bench.video(id)["file_path"]) for id in ids)
+
+
+def test_a_move_replaces_no_other_file_and_ends_when_both_names_are_of_one_file(make_bench, video, tmp_path):
+    bench = make_bench()
+    ids = [drop(bench, video, name) for name in ("other.mp4", "linked.mp4")]
+    bench.everything(lambda: all(bench.state(id) == State.PUBLISHED for id in ids))
+    done = tmp_path / "done"
+    done.mkdir()
+    (done / "other.mp4").write_bytes(bytes(video.stat().st_size))
+    os.utime(done / "other.mp4", (1, 1))
+    os.link(bench.drop / "linked.mp4", done / "linked.mp4")
+    bench.change("retention", after_publishing="move", move_to=done)
+    bench.everything(lambda: all(bench.video(id)["removed_at"] for id in ids))
+    assert not any((done / "other.mp4").read_bytes()), "it is of the same size, and not ours"
+    assert list(bench.drop.iterdir()) == []
+    assert sorted(len(path.read_bytes()) for path in done.iterdir()) == [video.stat().st_size] * 3
+
+
+@pytest.mark.parametrize("trouble", ["", "full", "changed"])
+def test_a_move_to_another_disk_leaves_no_half_file_and_removes_no_news(bench, video, tmp_path, monkeypatch, trouble):
+    id = drop(bench, video, "a.mp4")
+    bench.everything(lambda: bench.state(id) == State.PUBLISHED)
+    path, done, copy = bench.drop / "a.mp4", tmp_path / "done", shutil.copy2
+
+    def rename(*paths: object) -> None:
+        raise OSError(errno.EXDEV, "another disk")
+
+    def copy2(source, target):
+        if trouble == "full":
+            target.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "no space")
+        copy(source, target)
+        if trouble == "changed":
+            with open(source, "ab") as file:
+                file.write(b"more")
+
+    monkeypatch.setattr("biliupd.pipeline.tidying.os.rename", rename)
+    monkeypatch.setattr("biliupd.pipeline.tidying.shutil.copy2", copy2)
+    bench.change("retention", after_publishing="move", move_to=done)
+    bench.pipeline.tidy_turn()
+    assert [one.name for one in done.iterdir()] == ([] if trouble else ["a.mp4"])
+    assert path.exists() is bool(trouble)
+    assert len(records.notices(bench.catalog.db)) == bool(trouble)
+
+
+def test_a_disk_that_went_away_for_a_while_takes_no_file_out_of_retention(make_bench, video, tmp_path):
+    bench = make_bench()
+    id = drop(bench, video, "a.mp4")
+    bench.everything(lambda: bench.state(id) == State.PUBLISHED)
+    bench.drop.rename(tmp_path / "away")
+    bench.drop.mkdir()
+    bench.change("retention", after_publishing="delete")
+    bench.pipeline.tidy_turn()
+    bench.drop.rmdir()
+    (tmp_path / "away").rename(bench.drop)
+    bench.everything(lambda: not (bench.drop / "a.mp4").exists())
 
 
 def test_retention_takes_the_oldest_first_by_age_size_and_number():

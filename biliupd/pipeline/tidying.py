@@ -4,6 +4,7 @@ One worker of the pipeline. The only code that removes what was recorded or drop
 video is published, nobody pinned it, and it still is what was uploaded.
 """
 
+import contextlib
 import errno
 import os
 import shutil
@@ -37,7 +38,9 @@ class Tidying:
         if settings == self._settings and time.monotonic() < self._look_at:
             return False
         self._settings, self._look_at = settings, time.monotonic() + LOOK_SECONDS
-        there = [video for video in videos.published(self._desk.db) if not video["pinned"]]
+        found = (video for video in videos.published(self._desk.db) if not video["pinned"])
+        there = [video for video in found if os.path.lexists(video["file_path"])]  # others may come back with their disk
+        self._refused = {video["id"]: self._refused[video["id"]] for video in there if video["id"] in self._refused}
         if settings.after_publishing == "move" and settings.move_to:
             for video in there:
                 self._move(video, settings.move_to)
@@ -54,8 +57,6 @@ class Tidying:
             return
         try:
             path.unlink()
-        except FileNotFoundError:
-            pass
         except OSError as error:
             self._refuse(video, f"{path} cannot be deleted: {error.strerror}")
             return
@@ -69,7 +70,7 @@ class Tidying:
             return
         try:
             goal.parent.mkdir(parents=True, exist_ok=True)
-            if os.path.lexists(goal) and not _same_size(goal, path):  # the same: a move that was interrupted
+            if os.path.lexists(goal) and not _is_copy(goal, path):  # a copy: a move that was interrupted
                 goal = goal.with_stem(f"{goal.stem} {video['bvid']}-{video['id']}")
             _bring(path, goal)
         except OSError as error:
@@ -79,12 +80,12 @@ class Tidying:
         logger.bind(video=video["id"]).info("moved, {} is published: {}", video["bvid"], goal)
 
     def _is_what_was_uploaded(self, video: Video, path: Path) -> bool:
-        """A file that changed since holds something that nobody has."""
+        """A file that changed since holds something that nobody has; one may also be pinned while others are moved."""
+        now = videos.get(self._desk.db, video["id"])
+        if now is None or now["pinned"] or now["file_path"] != video["file_path"]:
+            return False
         try:
             status = os.lstat(path)
-        except FileNotFoundError:
-            self._done(video, None)  # somebody else removed it
-            return False
         except OSError as error:
             self._refuse(video, f"{path}: {error.strerror}")
             return False
@@ -107,20 +108,48 @@ def _bring(path: Path, goal: Path) -> None:
     """Rename; across file systems copy, see it on the disk under its own name, and only then remove the original."""
     try:
         os.rename(path, goal)
-        return
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
+    else:
+        if os.path.lexists(path) and os.path.samefile(path, goal):  # two names of one file: a rename leaves both
+            path.unlink()
+        return
     part = goal.with_name(f".{goal.name}.part")
-    shutil.copy2(path, part)
-    with open(part, "rb") as copy:
-        os.fsync(copy.fileno())
-    os.replace(part, goal)
+    before = _state_of(path)
+    try:
+        shutil.copy2(path, part)
+        _sync(part)
+        if _state_of(path) != before:
+            raise OSError(errno.EBUSY, "it changed while it was copied")
+        os.replace(part, goal)
+    except OSError:
+        with contextlib.suppress(OSError):
+            part.unlink()  # a disk that is full needs the room
+        raise
+    _sync(goal.parent)
     path.unlink()
 
 
-def _same_size(one: Path, other: Path) -> bool:
-    return one.is_file() and one.stat().st_size == other.stat().st_size
+def _sync(path: Path) -> None:
+    opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+def _state_of(path: Path) -> tuple[int, int, int]:
+    status = os.lstat(path)
+    return status.st_size, status.st_mtime_ns, status.st_ino
+
+
+def _is_copy(one: Path, other: Path) -> bool:
+    """Same size, and the time of change that a copy is given; some file systems know it to two seconds only."""
+    if not one.is_file():
+        return False
+    found, wanted = one.stat(), other.stat()
+    return found.st_size == wanted.st_size and abs(found.st_mtime - wanted.st_mtime) <= 2
 
 
 def surplus(there: list[Video], settings: RetentionConfig, at: datetime) -> list[Video]:
