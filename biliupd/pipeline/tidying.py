@@ -39,7 +39,7 @@ class Tidying:
             return False
         self._settings, self._look_at = settings, time.monotonic() + LOOK_SECONDS
         found = (video for video in videos.published(self._desk.db) if not video["pinned"])
-        there = [video for video in found if os.path.lexists(video["file_path"])]  # others may come back with their disk
+        there = [video for video in found if os.path.lexists(video["file_path"])]  # the rest may come back
         self._refused = {video["id"]: self._refused[video["id"]] for video in there if video["id"] in self._refused}
         if settings.after_publishing == "move" and settings.move_to:
             for video in there:
