@@ -17,7 +17,6 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 from loguru import logger
 
-from biliupd.config import PublishConfig
 from biliupd.errors import BiliupdError, NeedsPerson, Stopped, TemporaryError
 from biliupd.publish.member import Member, parsed
 from biliupd.publish.wire import Wire, is_host
@@ -56,11 +55,6 @@ def named(name: str) -> Line:
     known = zone in ZONES and rest
     name, zone = (rest, zone) if known else (name.lower(), ZONES[0])
     return Line(name, urlencode({"probe_version": PROBE_VERSION, "upcdn": name, "zone": zone}))
-
-
-def choose(publish: PublishConfig, member: Member) -> Line:
-    """The line of the setting, or the fastest; bldsa when none answered. Raises NeedsPerson alone."""
-    return Lines(None).ranked(member)[0] if publish.line.lower() == "auto" else named(publish.line)
 
 
 class Lines:

@@ -44,9 +44,9 @@ class Uploaded:
 
 
 def upload(
-    path: Path, member: Member, lines: Sequence[Line] | Line, *, stop: threading.Event,
+    path: Path, member: Member, lines: Sequence[Line], *, stop: threading.Event,
     throttle: Throttle | None = None, session: Session | None = None,
-    on_progress: Callable[..., object] | None = None, on_session: Callable[[Session], object] | None = None,
+    on_progress: Callable[[Progress], object] | None = None, on_session: Callable[[Session], object] | None = None,
     on_line_failed: Callable[[Line], object] | None = None,
 ) -> Uploaded:
     """Upload one file over the first of `lines` that serves, or go on with `session` where it still fits.
@@ -59,8 +59,6 @@ def upload(
     somebody); PermanentError for a file or a refusal that another try cannot help, and when more was sent in vain than
     the file has (256 MiB at least), over all tries of the same file.
     """
-    if isinstance(lines, Line):
-        lines, on_progress = [lines], _as_pair(on_progress)
     if stop.is_set():
         raise Stopped(f"{path.name}: not begun")
     job = _Job(path, member, lines, throttle, session)
@@ -84,20 +82,6 @@ def upload(
     thread.join()
     assert job.uploaded
     return job.uploaded
-
-
-def _as_pair(on_progress: Callable[..., object] | None) -> Callable[[Progress], object] | None:
-    """With a single Line, `on_progress(sent, total)` is called as it used to be."""
-    if on_progress is None:
-        return None
-    tell, shown = on_progress, [-1]
-
-    def told(progress: Progress) -> None:
-        if progress.sent_bytes > shown[0]:
-            shown[0] = progress.sent_bytes
-            tell(progress.sent_bytes, progress.total_bytes)
-
-    return told
 
 
 class _Teller:

@@ -10,7 +10,7 @@ import pytest
 from support import wait_until
 
 from biliupd.errors import NeedsPerson, Stopped, TemporaryError
-from biliupd.publish.line import Lines, choose, named, probe
+from biliupd.publish.line import Lines, named, probe
 
 
 def test_lines_are_ranked_by_measured_speed(bilibili, member):
@@ -40,28 +40,28 @@ def test_a_line_that_refuses_is_left_out(bilibili, member):
 
 def test_automatic_takes_the_fastest_and_a_name_is_taken_at_its_word(bilibili, member, member_with):
     automatic = member_with(line="auto")
-    assert choose(automatic.publish, automatic).name == "tx"
+    assert Lines(None).ranked(automatic)[0].name == "tx"
     before = len(bilibili.requests)
     named = member_with(line="bda2")
-    assert choose(named.publish, named).query == "probe_version=20250923&upcdn=bda2&zone=cs"
+    assert Lines(None).ranked(named)[0].query == "probe_version=20250923&upcdn=bda2&zone=cs"
     assert len(bilibili.requests) == before
 
 
 def test_when_nothing_answers_it_is_bldsa(bilibili, member_with):
     member = member_with(line="auto")
     bilibili.fail("probe", 500, times=2)
-    assert choose(member.publish, member).name == "bldsa"
+    assert Lines(None).ranked(member)[0].name == "bldsa"
     bilibili.fail("probe_list", 200, {"OK": 1, "lines": [{"os": "kodo"}, 5, {"query": 1}], "probe": None})
-    assert choose(member.publish, member).name == "bldsa"
+    assert Lines(None).ranked(member)[0].name == "bldsa"
     bilibili.close()
-    assert choose(member.publish, member).name == "bldsa"
+    assert Lines(None).ranked(member)[0].name == "bldsa"
 
 
 def test_risk_control_is_not_answered_with_more_requests(bilibili, member_with):
     member = member_with(line="auto")
     bilibili.fail("probe_list", 412)
     with pytest.raises(NeedsPerson):
-        choose(member.publish, member)
+        Lines(None).ranked(member)[0]
     assert len(bilibili.requests) == 1
 
 

@@ -26,7 +26,7 @@ JPEG = bytes.fromhex("ffd8ffe000104a46494600010100000100010000ffd9")
 @pytest.fixture
 def parts(member, clip):
     def make(count=1):
-        uploads = [upload(clip, member, named("tx"), stop=threading.Event()) for _ in range(count)]
+        uploads = [upload(clip, member, [named("tx")], stop=threading.Event()) for _ in range(count)]
         return [Part(done.filename, f"P{number}", done.cid) for number, done in enumerate(uploads, 1)]
 
     return make
