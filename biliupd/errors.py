@@ -5,7 +5,9 @@ Whoever raises says whether another try can help. Only the pipeline decides what
 
 
 class BiliupdError(Exception):
-    """Base of the family. `hint` tells the operator what to do about it."""
+    """Base of the family. `hint` tells the operator what to do about it, `code` is what Bilibili called it."""
+
+    code: int | None = None
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)

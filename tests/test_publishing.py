@@ -386,6 +386,25 @@ def test_a_title_that_another_submission_has_just_now_is_tried_again_later_not_h
     assert len(bench.bilibili.archives) == 2
 
 
+@pytest.mark.parametrize(("text", "inits"), [("第2个视频似乎有损坏，请重新上传", 4), ("some part is broken", 6)])
+def test_a_part_that_bilibili_calls_broken_is_uploaded_again_and_submitted(bench, video, text, inits):
+    of = bench.broadcast(3)
+    ids = [record(bench, video, number, of) for number in (1, 2, 3)]
+    bench.bilibili.refuse("submit", 21015, text)
+    bench.everything(lambda: all(bench.state(id) == State.PUBLISHED for id in ids))
+    assert bench.asked("init") == inits
+    (archive,) = bench.bilibili.archives
+    files = {row["filename"]: row["video_id"] for row in bench.catalog.db.query("select * from uploads")}
+    assert [files[part.filename] for part in archive.parts] == ids
+
+
+def test_a_part_that_is_called_broken_twice_is_for_a_person(bench, clip):
+    bench.bilibili.refuse("submit", 21015, "broken", times=100)
+    bench.add(clip)
+    bench.everything(lambda: bench.submission()["state"] == "held" if bench.asked("submit") == 2 else False)
+    assert bench.asked("init") == 2
+
+
 @pytest.mark.parametrize(("state", "reason"), [(-2, "画面有问题"), (-4, "违规"), (-16, "")])
 def test_a_review_that_ends_badly_is_held_with_the_reason_and_the_file_stays(make_bench, video, state, reason):
     bench = make_bench(retention={"after_publishing": "delete"})

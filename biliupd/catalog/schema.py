@@ -179,6 +179,7 @@ alter table submissions add column folder text;             -- a dropped folder,
 alter table submissions add column continues integer references submissions(id);
 alter table submissions add column body text not null default '{}';  -- as it was sent: what an edit must say again
 alter table submissions add column refused text not null default '';  -- an answer that an earlier submit may explain
+alter table submissions add column reuploads integer not null default 0;  -- how often its parts were uploaded again
 alter table submissions add column review_state integer;
 alter table submissions add column review text not null default '';
 create index submissions_of_broadcast on submissions(broadcast_id);

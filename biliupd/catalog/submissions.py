@@ -273,6 +273,24 @@ def reviewed(db: Database, id: int, state: int, text: str) -> None:
         )
 
 
+def sent_parts(db: Database, submission: Submission) -> list[Video]:
+    """Its videos that were written down as sent, in the order in which they were."""
+    place = {name: number for number, name in enumerate(filenames(submission))}
+    found = [video for video in parts(db, submission["id"]) if video["filename"] in place]
+    return sorted(found, key=lambda video: place[video["filename"]])
+
+
+def upload_again(db: Database, submission: Submission, ids: Sequence[int], why: str) -> bool:
+    """Bilibili cannot use these of its videos: they are uploaded anew, and it is sent when they are there."""
+    with write(db):
+        count = submission["reuploads"] + 1
+        done = advance(db, submission["id"], Stage.SUBMITTING, Stage.COLLECTING, reuploads=count, last_error=why)
+        for id in ids if done else ():
+            db.execute("update uploads set session = null, filename = null where video_id = ?", [id])
+            move(db, id, State.UPLOADED, State.READY, last_error=why)
+    return done
+
+
 def wait(db: Database, id: int, why: str, until: str | None) -> None:
     """It stays where it is, ownerless; `why` is shown. Written only when it changes."""
     with write(db):

@@ -147,6 +147,8 @@ class Submitting:
                 desk.later(row, doing, rest, error)
                 return True
             except PermanentError as error:
+                if doing is Stage.SUBMITTING and self._upload_again(row, error):
+                    return True
                 desk.failed(row, doing, Stage.HELD, str(error), None)
                 log.error("held: {}", error)
                 return True
@@ -156,6 +158,18 @@ class Submitting:
                 return True
         desk.insist(lambda: done(made))
         log.info("{} as {}", "submitted" if doing is Stage.SUBMITTING else "parts appended", made.bvid)
+        return True
+
+    def _upload_again(self, row: Submission, error: PermanentError) -> bool:
+        """Bilibili says that a part is broken: once, it is uploaded anew; when it does not say which, all of them."""
+        current = submissions.get(self._desk.db, row["id"])
+        sent = submissions.sent_parts(self._desk.db, current) if current else []
+        number = bilibili.broken_part(error, len(sent))
+        if current is None or number is None or current["reuploads"]:
+            return False
+        again = [video["id"] for video in (sent if number == 0 else [sent[number - 1]])]
+        logger.bind(submission=row["id"]).warning("{}; uploading {} of {} parts again", error, len(again), len(sent))
+        self._desk.insist(lambda: submissions.upload_again(self._desk.db, current, again, str(error)))
         return True
 
     def _cover(self, order: Order, video: Video, member: Member) -> str:

@@ -148,8 +148,13 @@ class Member:
     def refusal(self, response: requests.Response, answer: Any, what: str) -> BiliupdError:
         """What an answer that is no success means, as one of our errors."""
         code = code_of(answer)
-        if code in (None, 0):
+        if code is None or code == 0:
             return self._by_status(response, what)
+        error = self._by_code(response, answer, code, what)
+        error.code = code
+        return error
+
+    def _by_code(self, response: requests.Response, answer: Any, code: int, what: str) -> BiliupdError:
         detail = answer.get("data") if isinstance(answer.get("data"), dict) else answer.get("detail")
         inside = detail.get("v_voucher") if isinstance(detail, dict) else None
         voucher = inside or response.headers.get("x-bili-gaia-vvoucher")

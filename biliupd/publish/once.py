@@ -115,6 +115,7 @@ class Job:
         self._standing = StandingFile(order.cookies)
         self._throttle = Throttle(lambda: publish.bandwidth_at(datetime.now().astimezone().time()))
         self._submitted: dict[str, Any] = {}
+        self._reuploaded = False
 
     def run(self) -> Published:
         """Do what is left to do. Safe to repeat, in this process or another.
@@ -276,6 +277,20 @@ class Job:
             except TemporaryError as error:
                 failures += 1
                 self._before_another_try(error, failures)
+            except PermanentError as error:
+                number = submission.broken_part(error, len(self._looks))
+                if number is None or self._reuploaded:
+                    raise
+                self._upload_again(number, str(error))
+
+    def _upload_again(self, number: int, why: str) -> None:
+        """Bilibili calls a part broken, or does not say which (0): once, they are uploaded anew."""
+        self._reuploaded = True
+        for n, path in enumerate(self._looks):
+            if number in (0, n + 1):
+                self._note(f"{why}: uploading {_shown(Path(path).name)} again")
+                self._content.files[path] = FileEntry(look=self._looks[path])
+                self._upload(n, path)
 
     @property
     def _intent(self) -> Intent:

@@ -4,6 +4,7 @@ Runs on the pipeline's workers. A submission is sent once; what became of it whe
 `archives.find` to say. An edit names everything a submission holds, so that one view tells whether it was taken.
 """
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,12 +12,13 @@ from urllib.parse import urlencode
 
 import requests
 
-from biliupd.errors import PermanentError, TemporaryError, UnknownOutcome
+from biliupd.errors import BiliupdError, PermanentError, TemporaryError, UnknownOutcome
 from biliupd.publish.archives import Submitted, view
 from biliupd.publish.member import APP_AGENT, TV_KEY, TV_SECRET, Member, Unsent, code_of, parsed, sign
 from biliupd.publish.studio import MOST_PARTS, Part, edited
 
 REFUSED_FOR_AN_EARLIER_ONE = (10009, 21012)  #: the file, the title, is in an archive already: perhaps our own
+BROKEN_PART = 21015  #: "part N seems broken, upload it again"
 MAYBE_ACCEPTED = (-500, -503, -504, 20001)
 
 
@@ -51,6 +53,15 @@ def append(
             hint="submit them as a further submission")
     _send(member, "append", "app/edit/full", "web/edit", edited(content, new, submitted, order))
     return done
+
+
+def broken_part(error: BiliupdError, count: int) -> int | None:
+    """Which of `count` parts a refusal wants uploaded again, from 1; 0: it does not say which; None: it wants none."""
+    if error.code != BROKEN_PART:
+        return None
+    named = [int(number) for number in re.findall(r"(?<![0-9])[0-9]{1,3}(?![0-9])", str(error))]
+    numbers = {number for number in named if number != BROKEN_PART and 1 <= number <= count}
+    return numbers.pop() if len(numbers) == 1 else 0
 
 
 def _send(member: Member, what: str, app: str, web: str, body: Mapping[str, Any]) -> Submitted:

@@ -60,6 +60,20 @@ def test_what_is_nowhere_is_sent_once_more(bilibili, settings, clip, tmp_path):
     assert sum(waited) == 210
 
 
+@pytest.mark.parametrize(("times", "archives"), [(1, 1), (9, 0)])
+def test_a_part_that_bilibili_calls_broken_is_uploaded_again_once(bilibili, settings, clip, tmp_path, times, archives):
+    bilibili.refuse("submit", 21015, "第1个视频有损坏", times=times)
+    cookies = bilibili.write_cookies(tmp_path / "c.json")
+    call = {"publish": settings(submit_interval_seconds=0), "wait": lambda seconds: None}
+    if archives:
+        upload_video(cookies, clip, "t", **call)
+    else:
+        with pytest.raises(PermanentError, match="21015"):
+            upload_video(cookies, clip, "t", **call)
+    assert len(bilibili.archives) == archives
+    assert len([one for one in bilibili.requests if one.route == "init"]) == 2
+
+
 def test_what_is_nowhere_twice_is_raised(bilibili, settings, clip, tmp_path):
     bilibili.drop("submit", times=2)
     with pytest.raises(UnknownOutcome) as caught:
