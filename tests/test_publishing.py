@@ -371,6 +371,26 @@ def test_new_settings_do_not_shorten_the_wait_between_two_looks(make_bench, vide
     assert bench.asked("submit") == 1
 
 
+def test_a_submit_that_got_through_hours_ago_is_still_found_after_the_next_try(bench, clip):
+    bench.bilibili.lose_submit_answer()
+    bench.bilibili.delay_listing(100_000)
+    id = bench.add(clip)
+    bench.everything(lambda: bench.asked("submit") == 1)
+    (archive,) = bench.bilibili.archives
+    archive.created_at -= 7200
+    bench.catalog.db.execute("update submissions set submit_started_at = ?", [
+        stamp(datetime.now(UTC) - timedelta(hours=2))])  # fmt: skip
+    bench.everything(lambda: bench.asked("submit") >= 2)
+    bench.bilibili.delay_listing(0)
+
+    def done() -> bool:
+        bench.pass_time(60)
+        return bench.state(id) == State.PUBLISHED
+
+    bench.everything(done)
+    assert len(bench.bilibili.archives) == 1
+
+
 def test_a_title_that_another_submission_has_just_now_is_tried_again_later_not_held(bench, video):
     bench.bilibili.same_title_seconds = 3600
     first = drop(bench, video, "same.mp4")

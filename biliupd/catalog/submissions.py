@@ -198,12 +198,13 @@ def with_more(db: Database) -> list[Submission]:
 def begin(db: Database, submission: Submission, body: Mapping[str, Any], owner: str, at: str | None = None) -> bool:
     """Claim it and write the intent down: from here on it may have been sent.
 
-    `at` is the moment by Bilibili's clock, after which it is looked for; without it, by ours.
+    `at` is the moment by Bilibili's clock, after which it is looked for; without it, by ours. That of the first try
+    stays: an answer that was lost then is still to be found.
     """
     names = [video["filename"] for video in body["videos"]]
     facts = {
         "title": body["title"], "filenames": json.dumps(names), "body": json.dumps(body, ensure_ascii=False),
-        "submit_started_at": at or now(), "lookups": 0, "refused": "",
+        "submit_started_at": submission["submit_started_at"] or at or now(), "lookups": 0, "refused": "",
     }  # fmt: skip
     return advance(
         db, submission["id"], Stage.COLLECTING, Stage.SUBMITTING, owner=owner, waits_for=None, retry_at=None, **facts
