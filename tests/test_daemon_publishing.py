@@ -41,3 +41,27 @@ def test_a_submit_under_a_clock_that_was_days_ahead_is_found_and_not_sent_again(
     world.wait(lambda: published(world, 1), 40, "it is published")
     world.check_published(submissions=1, videos=1)
     assert asked(world, "submit") == 1
+
+
+def test_a_file_under_the_name_of_one_that_was_deleted_is_published_and_the_same_one_is_not(world):
+    world.bilibili.same_title_seconds = 0
+    path = world.drop / "a.mp4"
+    first = make_video(world.directory / "first.mp4", 2).read_bytes()
+    path.write_bytes(first)
+    world.start()
+    world.wait(lambda: published(world, 1), 40, "it is published")
+    world.settings["retention"] = {"after_publishing": "delete"}
+    world.save()
+    world.wait(lambda: not path.exists(), 20, "it is deleted")
+    path.write_bytes(first)  # copied once more
+    world.wait(lambda: world.rows("videos", "inode = " + str(path.stat().st_ino)), 30, "it is noticed")
+    make_video(path, 3)
+    world.wait(lambda: published(world, 2), 40, "another one is published")
+    world.end()
+    world.start()
+    first_row, second_row = world.rows("videos")
+    assert (first_row["state"], second_row["state"]) == ("published", "published")
+    assert second_row["file_path"] == str(path)
+    assert asked(world, "submit") == 2
+    assert [world.bilibili.stored(archive.parts[0].filename).stat().st_size for archive in world.bilibili.archives] == [
+        len(first), second_row["file_size"]]

@@ -167,6 +167,9 @@ def _change(db: Database, row: Row, thing: Found) -> None:
     if row.state in (State.EDITING, State.UPLOADING):
         return  # its owner notices for itself
     if row.state not in _TAKES_NEW_CONTENT:
+        if _is_another(db, row, thing):
+            _insert(db, [thing])
+            return
         rows(db, "videos").update(row.id, _content(thing))
         return  # what is uploaded stays uploaded
     fresh = {"attempts": 0, "retry_at": None, "last_error": None, "waits_for": None, "was": None}
@@ -174,6 +177,23 @@ def _change(db: Database, row: Row, thing: Found) -> None:
     target = State.RECORDING if thing.growing else State.RECORDED
     if row.state is not target:
         move(db, row.id, row.state, target)
+
+
+def _is_another(db: Database, row: Row, thing: Found) -> bool:
+    """Whether a file comes under the name of one that was removed when it was published; that gives its name up then.
+
+    One of the same size may be the same once more, which is not published twice.
+    """
+    found = db.execute(
+        "select v.bvid, u.source_size from videos v join uploads u on u.video_id = v.id"
+        " where v.id = ? and v.removed_at is not null",
+        [row.id],
+    ).fetchone()
+    if found is None or found[1] == thing.size_bytes:
+        return False
+    base, ending = os.path.splitext(row.file_path)
+    rows(db, "videos").update(row.id, {"file_path": f"{base} {found[0]}-{row.id}{ending}"})
+    return True
 
 
 def _place(thing: Found) -> dict[str, Any]:
