@@ -12,6 +12,7 @@ from pathlib import Path
 from loguru import logger
 
 from biliupd.catalog import submissions, videos
+from biliupd.catalog.database import write
 from biliupd.catalog.states import State
 from biliupd.catalog.videos import Video
 from biliupd.errors import NeedsPerson, PermanentError, TemporaryError
@@ -128,23 +129,21 @@ class _Book:
         at = time.monotonic()
         if at >= self._next or progress.sent_bytes == progress.total_bytes:
             self._next = at + PROGRESS_SECONDS
-            self._keep()
-            with contextlib.suppress(TemporaryError):
-                videos.progress(
-                    self._desk.db, self._video, progress.sent_bytes, progress.total_bytes,
-                    progress.bytes_per_second, progress.eta_seconds,
-                )  # fmt: skip
+            self._keep(progress)
 
     def close(self) -> None:
         """Whatever was acknowledged must not be sent again."""
         self._keep()
 
-    def _keep(self) -> None:
-        session = self.session
-        if session is None or session == self._written:
-            return
+    def _keep(self, progress: Progress | None = None) -> None:
+        db, session = self._desk.db, self.session
         with contextlib.suppress(TemporaryError):
-            videos.keep_session(self._desk.db, self._video, session.dumps(), session.line)
+            with write(db):  # one transaction, one fsync
+                if session and session != self._written:
+                    videos.keep_session(db, self._video, session.dumps(), session.line)
+                if progress:
+                    videos.progress(db, self._video, progress.sent_bytes, progress.total_bytes,
+                                    progress.bytes_per_second, progress.eta_seconds)  # fmt: skip
             self._written = session
 
 
