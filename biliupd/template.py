@@ -3,6 +3,7 @@
 A part of the configuration, which shows all of it as its own.
 """
 
+import json
 import re
 import string
 from collections.abc import Iterator
@@ -28,13 +29,17 @@ def fill(
 
 def _check_placeholders(text: str) -> str:
     try:
-        names = [name for _, name, _, _ in string.Formatter().parse(text) if name is not None]
+        found = [(name, form or "") for _, name, form, _ in string.Formatter().parse(text) if name is not None]
     except ValueError as error:
         raise ValueError(f"{error}; a literal brace is written twice, {{{{ or }}}}") from None
-    for name in names:
+    for name, form in found:
         if name not in PLACEHOLDERS:
             known = [f"{{{known}}}" for known in PLACEHOLDERS]
             raise ValueError(f"there is no placeholder {{{name}}}" + near(f"{{{name}}}", known))
+        if "{" in form:
+            raise ValueError(f"cannot be filled in: there is a placeholder within {{{name}}}")
+        if name != "started_at" and re.search(r"\d{4}", form):  # whoever drops a file could fill the memory
+            raise ValueError(f"cannot be filled in: {{{name}:{form}}} is wider than any text of Bilibili's")
     try:
         fill(text, streamer="s", title="t", started_at=datetime(2026, 1, 1, tzinfo=UTC), file="f")
     except (ValueError, LookupError, AttributeError, OverflowError, MemoryError) as error:
@@ -73,6 +78,14 @@ def _check_moment(given: Any) -> Any:
     if text.startswith("+") and at and not LEAST_DTIME <= at - datetime.now(UTC) + timedelta(minutes=1) <= MOST_DTIME:
         raise ValueError("Bilibili publishes 4 hours to 15 days ahead")
     return text
+
+
+def _check_json(fields: dict[str, Any]) -> dict[str, Any]:
+    try:
+        json.dumps(fields, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"cannot be sent as JSON: {error}") from None
+    return fields
 
 
 def _check_cover(text: str, info: ValidationInfo) -> str:
@@ -151,7 +164,7 @@ class Template(Section):
     """Declaration of the creator, in the words Bilibili offers."""
     creation_statement: int | None = None
     """Number of that declaration; -1: none."""
-    extra_fields: dict[str, Any] = {}
+    extra_fields: Annotated[dict[str, Any], AfterValidator(_check_json)] = {}
     """Further fields of the submission, sent as they are."""
 
 

@@ -21,6 +21,7 @@ LARGEST_NODE_COUNT = 100_000  # aliases count each time they are used, so that a
 KeyPath = tuple[str | int, ...]
 M = TypeVar("M", bound=BaseModel)
 _FULL_WIDTH = "a full-width colon ： does not count, write an ordinary one and a space (全角冒号请改成半角加空格)"
+_MERGE = "tag:yaml.org,2002:merge"
 _PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 
 
@@ -98,6 +99,7 @@ def _compose(raw: bytes, name: str) -> tuple[Any, dict[KeyPath, int], list[str]]
     lines: dict[KeyPath, int] = {}
     problems: list[str] = []
     constructor = yaml.SafeLoader("")
+    merged = 0
 
     def build(node: yaml.Node, path: KeyPath) -> Any:
         lines.setdefault(path, node.start_mark.line + 1)
@@ -107,22 +109,48 @@ def _compose(raw: bytes, name: str) -> tuple[Any, dict[KeyPath, int], list[str]]
             problems.append(_located(lines, path, f"the tag {node.tag} has no meaning here"))
         if isinstance(node, yaml.MappingNode):
             content: dict[str, Any] = {}
-            constructor.flatten_mapping(node)  # <<: *anchor
-            for key_node, value_node in node.value:
-                key = str(build_scalar(key_node))
+            for key, (key_node, value_node) in entries(node, path).items():
                 lines[*path, key] = key_node.start_mark.line + 1
-                if key in content:
-                    problems.append(_located(lines, (*path, key), "written twice"))
                 content[key] = build(value_node, (*path, key))
             return content
         if isinstance(node, yaml.SequenceNode):
             return [build(item, (*path, n)) for n, item in enumerate(node.value)]
-        return build_scalar(node)
+        found = build_scalar(node)
+        if isinstance(found, str) and any("\ud800" <= c <= "\udfff" for c in found):
+            problems.append(_located(lines, path, "halves of characters can be neither stored nor sent"))
+        return found
+
+    def entries(node: yaml.MappingNode, path: KeyPath, deep: int = 0) -> dict[str, tuple[yaml.Node, yaml.Node]]:
+        """Its own entries, and behind them those that << merges into it; a bomb of merges is refused."""
+        nonlocal merged
+        merged += len(node.value) if deep else 0
+        if merged > LARGEST_NODE_COUNT or deep > 20:
+            raise ConfigError([f"{name} (line {node.start_mark.line + 1}): too many values, or nested too deeply"])
+        own: dict[str, tuple[yaml.Node, yaml.Node]] = {}
+        others: dict[str, tuple[yaml.Node, yaml.Node]] = {}
+        for key_node, value_node in node.value:
+            if key_node.tag == _MERGE:
+                for other in value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]:
+                    if isinstance(other, yaml.MappingNode):
+                        others = {**entries(other, path, deep + 1), **others}
+                    else:
+                        problems.append(f"{name} (line {key_node.start_mark.line + 1}): << takes settings, or a list "
+                                        "of such")
+                continue
+            if not isinstance(key_node, yaml.ScalarNode):
+                problems.append(f"{name} (line {key_node.start_mark.line + 1}): the name of a setting must be text")
+                continue
+            key = str(build_scalar(key_node))
+            if key in own and not deep:
+                lines[*path, key] = key_node.start_mark.line + 1
+                problems.append(_located(lines, (*path, key), "written twice"))
+            own[key] = (key_node, value_node)
+        return {**others, **own}
 
     def build_scalar(node: yaml.Node) -> Any:
         try:
             return constructor.construct_object(node, deep=True)
-        except (yaml.YAMLError, ValueError) as error:
+        except (yaml.YAMLError, ValueError, ArithmeticError) as error:
             problem = error.problem if isinstance(error, yaml.MarkedYAMLError) else error
             problems.append(f"{name} (line {node.start_mark.line + 1}): {problem}")
             return None

@@ -133,6 +133,15 @@ templates:
         ("live: {check_interval: .inf}", "live.check_interval (line 1): should be"),
         ("record: {stall_seconds: 1e300}", "record.stall_seconds (line 1): should be"),
         ('templates: {a: {title: "{title:99999999999}"}}', "templates.a.title (line 1): cannot be filled in"),
+        ('templates: {a: {title: "{title:>900000000}"}}', "{title:>900000000} is wider than any text"),
+        ('templates: {a: {title: "{title:{part}00000000}"}}', "there is a placeholder within {title}"),
+        ("templates: {a: {extra_fields: {a: 2026-01-01}}}", "extra_fields (line 1): cannot be sent as JSON: "),
+        ("templates: {a: {extra_fields: {a: .nan}}}", "extra_fields (line 1): cannot be sent as JSON: "),
+        ('templates: {a: {title: "\\uD800"}}', "templates.a.title (line 1): halves of characters"),
+        ("live: {check_interval: " + "1:" * 3000 + "1.5}", "(line 1): int too large to convert to float"),
+        ("? [a, b]\n: 1", "(line 1): the name of a setting must be text"),
+        ("live: {<<: 5}", "(line 1): << takes settings, or a list of such"),
+        ("live: &a {<<: *a}", "(line 1): too many values, or nested too deeply"),
     ],
 )
 def test_bad_input_is_refused_with_its_place(text, place):
@@ -150,6 +159,20 @@ def test_a_bomb_of_aliases_is_refused_quickly():
         f"{chr(98 + n)}: &{chr(98 + n)} [{','.join(['*' + chr(97 + n)] * 9)}]\n" for n in range(9)
     )
     assert "too many values" in problems(levels)[0]
+
+
+@pytest.mark.parametrize(
+    "level", ["a%d: &a%d {<<: [%s]}\n", "? [&a%d %d, %s]\n: 1\n"], ids=["merges", "keys"]
+)
+def test_a_bomb_of_another_kind_is_refused_quickly(level):
+    bomb = "".join(level % (n, n, ",".join([f"*a{n - 1}"] * 10)) for n in range(1, 10))
+    assert any("too many values" in line or "must be text" in line for line in problems("a0: &a0 {x: 1}\n" + bomb))
+
+
+def test_what_is_merged_in_is_overridden_by_the_mapping_itself():
+    common = "templates: {a: &a {tid: 21, desc: common}, b: &b {tid: 22}, c: {<<: [*a, *b], desc: own}}"
+    template = parse(common.encode(), base=Path("/base")).templates["c"]
+    assert (template.tid, template.desc) == (21, "own")
 
 
 @pytest.mark.parametrize("raw", [b"\xff\xfe\x00", b"\x00", b"x" * (1 << 21), b"[" * 5000])
