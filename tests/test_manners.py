@@ -19,7 +19,8 @@ POLITE = {"retry_seconds": 30, "lookup_seconds": 120, "submit_interval_seconds":
 OTHERS = (-3, -400, -403, -404, 10003, 10009, 16025, 20042, 21001, 21005, 21012, 21015, 21058, 21103, 21111, 21138,
           21150, 21160, 21171, 21590, 99999)  # fmt: skip
 LOUD = sorted({*RISK, *LOGIN, *LATER})
-CASES = [(code, route) for code in LOUD for route in ("preupload", "submit", "nav", "archives", "view")]
+CASES = [(code, route) for code in LOUD for route in ("preupload", "submit", "view")]
+CASES += [(code, route) for code in (-352, -101, -500, 21070) for route in ("nav", "archives")]
 CASES += [(code, "submit") for code in OTHERS] + [(code, "preupload") for code in (-400, -403, 99999)]
 STEP_SECONDS = 1800.0
 
