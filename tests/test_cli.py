@@ -155,6 +155,34 @@ def test_a_preview_shows_what_would_be_sent_and_sends_nothing(tmp_path):
     assert (result.exit_code, "'nowhere.mp4' is no file" in result.stderr) == (1, True)
 
 
+@pytest.mark.parametrize("words", [["preview", "--json", "nowhere.mp4"], ["accounts", "--json"]])
+def test_an_error_is_json_too_for_who_wants_json(tmp_path, words):
+    result = biliupd(tmp_path, *words, config="{}" if "preview" in words else "acounts: {}")
+    content = json.loads(result.stdout)
+    assert result.exit_code == content["exit_code"] == (1 if "preview" in words else 78)
+    assert content["error"] in result.stderr.replace("biliupd: ", "")
+
+
+def test_a_sidecar_cannot_command_the_terminal(tmp_path):
+    (tmp_path / "drop").mkdir()
+    (tmp_path / "drop" / "a.mp4").write_bytes(b"x")
+    (tmp_path / "drop" / "a.yaml").write_text('"\\e]0;mine\\a": 1')
+    result = biliupd(tmp_path, "preview", str(tmp_path / "drop" / "a.mp4"), config=DROP)
+    assert "]0;mine (line 1): there is no such setting" in result.stdout
+    assert "\x1b" not in result.stdout
+
+
+def test_a_terminal_that_cannot_show_a_character_shows_another(tmp_path):
+    (tmp_path / "config.yaml").write_text(DROP)
+    (tmp_path / "drop").mkdir()
+    (tmp_path / "drop" / "a.mp4").write_bytes(b"x")
+    done = subprocess.run([sys.executable, "-m", "biliupd", "preview", "drop/a.mp4"], cwd=tmp_path, check=False,
+                          env=os.environ | {"PYTHONIOENCODING": "latin-1"},
+                          capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "a.mp4 \\u2192 P1" in done.stdout
+
+
 def test_pin_and_unpin_name_a_video_a_file_or_a_folder(tmp_path):
     catalog = Catalog(tmp_path / "data" / "catalog.db")
     paths = [str(tmp_path / "drop" / name) for name in ("a.mp4", "sub/b.mp4")]

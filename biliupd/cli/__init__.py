@@ -5,6 +5,7 @@ the exit code that `exit_codes` says. Anything else is a bug and keeps its trace
 """
 
 import importlib
+import io
 import signal
 import sys
 from pathlib import Path
@@ -67,11 +68,12 @@ class _Commands(click.Group):
 
 def _fail(error: BiliupdError) -> NoReturn:
     from biliupd.cli.exit_codes import exit_code
+    from biliupd.cli.shared import plain
 
     for line in str(error).splitlines():
-        click.echo(f"biliupd: {line}", err=True)
+        click.echo(f"biliupd: {plain(line)}", err=True)
     if error.hint:
-        click.echo(f"  → {error.hint}", err=True)
+        click.echo(f"  → {plain(error.hint)}", err=True)
     sys.exit(exit_code(error))
 
 
@@ -84,9 +86,14 @@ def main(ctx: click.Context, cookies: Path | None) -> None:
     """Records live streams unattended and publishes them on Bilibili, once."""
     from loguru import logger
 
+    from biliupd.cli.shared import plain
+
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal or a pipe that cannot show a character stops nothing
+            stream.reconfigure(errors="backslashreplace")
     if cookies:  # before the command, as biliup wants it, or behind it
         one, several = {"file": cookies}, {"files": [cookies]}
         ctx.default_map = {**dict.fromkeys(COMMANDS, one), "accounts": several, "renew": several}
     logger.remove()  # until the daemon sets up its own
-    logger.add(lambda line: click.echo(line, err=True, nl=False), format="{level}: {message}", level="WARNING",
-               diagnose=False)  # fmt: skip
+    logger.add(lambda text: click.echo("\n".join(map(plain, text.splitlines())), err=True),
+               format="{level}: {message}", level="WARNING", diagnose=False)  # fmt: skip

@@ -74,7 +74,8 @@ def login(
     try:
         health = state(Member(publish, credential))
     except TemporaryError as error:
-        click.echo(f"logged in as {credential.mid}; written to {path}; it could not be looked at yet: {error}")
+        click.echo(f"logged in as {credential.mid}; written to {path}; it could not be looked at yet: "
+                   f"{plain(str(error))}")
         return
     _welcome(health, path, needed)
 
@@ -86,7 +87,10 @@ def login(
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def accounts(files: tuple[Path, ...], config_path: Path | None, as_json: bool) -> None:
     """Show the logins and how they stand; exit code 0 when all can be used."""
-    publish, paths = several_logins(config_path, files)
+    from biliupd.cli.upload import errors_as_json
+
+    with errors_as_json(as_json):
+        publish, paths = several_logins(config_path, files)
     needed = publish.submit if config_path else None
     rows = [_looked_at(publish, path, needed) for path in paths]
     if as_json:
@@ -114,7 +118,8 @@ def renew(files: tuple[Path, ...], config_path: Path | None, force: bool) -> Non
             if len(paths) == 1:
                 raise
             failed = True
-            click.echo(f"{path}: {error}" + (f"\n  → {error.hint}" if error.hint else ""), err=True)
+            why = str(error).removeprefix(f"{path}: ")
+            click.echo(f"{path}: {plain(why)}" + (f"\n  → {plain(error.hint)}" if error.hint else ""), err=True)
             continue
         who = plain(kept.health.name) or str(kept.credential.mid)
         if kept.renewed:
@@ -177,7 +182,7 @@ def _confirmed(code: "TvQr | WebQr") -> Credential:
             raise
         except TemporaryError as error:
             if not told:
-                click.echo(f"{error}; asking again", err=True)
+                click.echo(f"{plain(str(error))}; asking again", err=True)
             told = True
         if datetime.now(UTC) > code.expires_at:
             raise Expired("the QR code has expired")
@@ -250,7 +255,7 @@ def _again(step: Callable[[], T]) -> T:
         try:
             return step()
         except Rejected as error:
-            click.echo(f"{error}" + (f": {error.hint}" if error.hint else ""), err=True)
+            click.echo(plain(f"{error}" + (f": {error.hint}" if error.hint else "")), err=True)
     return step()
 
 

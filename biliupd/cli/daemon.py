@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from biliupd import __version__
-from biliupd.cli.shared import config_option, data_directory, load_config
+from biliupd.cli.shared import config_option, data_directory, load_config, plain
 from biliupd.config import Config
 from biliupd.errors import BiliupdError
 
@@ -59,7 +59,7 @@ def check(path: Path) -> None:
     """Check the configuration; every problem is named with its place."""
     config = load_config(path)
     for warning in _warnings(config):
-        click.echo(f"warning: {warning}", err=True)
+        click.echo(f"warning: {plain(warning)}", err=True)
     click.echo(f"{path}: good; {len(config.streamers)} streamers, {len(config.drop_folders)} drop folders")
 
 
@@ -104,7 +104,7 @@ def status(path: Path) -> None:
     if refused:
         console.print("[red]The configuration file is broken; a running daemon keeps the old settings:[/]")
         for problem in refused.problems:
-            console.print(f"  {problem}", markup=False)
+            console.print(f"  {plain(problem)}", markup=False)
     pid = holder(data)
     console.print(f"biliupd {__version__}: " + (f"running (pid {pid})" if pid else "not running"))
     if not os.path.exists(data / "catalog.db"):

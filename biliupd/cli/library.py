@@ -11,6 +11,7 @@ import click
 from biliupd.catalog import submissions, videos
 from biliupd.catalog.database import Catalog
 from biliupd.cli.shared import config_option, data_directory, load_config, plain
+from biliupd.cli.upload import errors_as_json
 from biliupd.errors import BiliupdError, PermanentError
 from biliupd.lock import holder
 from biliupd.pipeline.preview import preview as previews
@@ -42,19 +43,20 @@ def retry(path: Path, what: tuple[str, ...]) -> None:
 @click.argument("what", metavar="FILE|FOLDER|BROADCAST")
 def preview(path: Path, as_json: bool, what: str) -> None:
     """Show exactly what would be sent to Bilibili. Sends nothing."""
-    config = load_config(path)
-    place = config.recordings.data_directory / "catalog.db"
-    found = previews(config, Catalog(place).db if os.path.exists(place) else None, what)
+    with errors_as_json(as_json):
+        config = load_config(path)
+        place = config.recordings.data_directory / "catalog.db"
+        found = previews(config, Catalog(place).db if os.path.exists(place) else None, what)
     if as_json:
         click.echo(json.dumps([asdict(one) for one in found], ensure_ascii=False, indent=2))
         return
     for number, one in enumerate(found, 1):
         click.echo(f"Submission {number} of {len(found)}, account {one.account or '-'}")
         if one.bvid:
-            click.echo(f"  is published already: {one.bvid}")
+            click.echo(f"  is published already: {plain(one.bvid)}")
         elif one.waits_for:
-            click.echo(f"  would not be sent now: {one.waits_for}")
-        click.echo(f"  cover: {one.cover}")
+            click.echo(f"  would not be sent now: {plain(one.waits_for)}")
+        click.echo(f"  cover: {plain(one.cover)}")
         for part, file in enumerate(one.files, 1):
             click.echo(f"  P{part}: {plain(file)} → {plain(one.body['videos'][part - 1]['title'])}")
         click.echo(json.dumps(one.body, ensure_ascii=False, indent=2))

@@ -183,7 +183,7 @@ class Member:
         """A server's text, fit for a log: one line, not too long, without anything of the login."""
         for secret in self.credential.secrets:
             text = text.replace(secret, "***")
-        return " ".join(text.split())[:200]
+        return "".join(c for c in " ".join(text.split()) if c.isprintable())[:200]
 
     def _session(self) -> requests.Session:
         if not hasattr(self._local, "session"):

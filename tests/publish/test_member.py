@@ -56,6 +56,12 @@ def test_a_code_is_temporary_permanent_or_for_a_person(bilibili, member, code, k
     assert len(bilibili.requests) == 1, "no request is repeated blindly"
 
 
+def test_a_message_cannot_command_the_terminal(bilibili, member):
+    bilibili.refuse("nav", -400, "no\n\x1b]0;mine\x07 way\u202e")
+    with pytest.raises(PermanentError, match=r"-400 no \]0;mine way$"):
+        member.whoami()
+
+
 @pytest.mark.parametrize(("status", "headers", "kind", "seconds"), [
     (412, {}, Cooling, 3600), (502, {}, TemporaryError, 0), (404, {}, TemporaryError, 0),
     (429, {}, Cooling, 600), (429, {"Retry-After": "7200"}, Cooling, 7200),
