@@ -11,6 +11,7 @@ from threading import Thread
 
 import pytest
 from support import wait_until
+from world import make_video
 
 from biliupd.catalog import records, submissions, videos
 from biliupd.catalog.database import stamp
@@ -602,6 +603,23 @@ def test_a_bandwidth_limit_holds_for_a_running_upload_and_can_be_lifted_while_it
         wait_until(lambda: bench.state(id) == State.UPLOADED, 15)
     finally:
         thread.join()
+
+
+def test_a_file_that_changed_after_it_was_edited_is_looked_at_again_before_it_is_uploaded(bench, video):
+    whole = drop(bench, video, "whole.mp4")
+    cut = drop(bench, video, "cut.mp4")
+    for _ in range(2):
+        bench.pipeline.edit_turn()
+    make_video(bench.drop / "whole.mp4", 3)
+    os.truncate(bench.drop / "cut.mp4", 30_000)
+
+    def done() -> bool:
+        bench.pass_time(60)
+        return bench.state(whole) == State.PUBLISHED and bench.state(cut) == State.HELD
+
+    bench.everything(done)
+    assert bench.video(whole)["duration"] > 2.5
+    assert len(bench.bilibili.archives) == 1
 
 
 def test_an_upload_that_was_stopped_goes_on_with_what_is_missing(bench, clip):

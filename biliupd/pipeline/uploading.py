@@ -56,10 +56,24 @@ class Uploading:
                 seconds = ACCOUNT_SECONDS if isinstance(error, NeedsPerson) else error.retry_after_seconds
                 videos.wait(db, video["id"], str(error), moment(max(seconds, IDLE_SECONDS)))
                 continue
+            if self._is_other_than_edited(video):
+                continue
             if videos.begin_upload(db, video, desk.owner):
                 desk.step(video, State.UPLOADING, State.READY, partial(self._upload, member=member, order=order))
                 return True
         return False
+
+    def _is_other_than_edited(self, video: Video) -> bool:
+        """What changed while it was uploaded, or just now, is looked at again first: it may be no whole video."""
+        try:
+            status = os.stat(video["file_path"])
+        except OSError:
+            return False  # the upload says why
+        if (status.st_size, status.st_mtime_ns) == (video["file_size"], video["mtime_ns"]):
+            return False
+        logger.bind(video=video["id"]).warning("{} changed: it is looked at again first", video["title"])
+        videos.changed(self._desk.db, video, status, moment(self._desk.config.watch.quiet_seconds))
+        return True
 
     def _upload(self, video: Video, member: Member, order: Order) -> None:
         desk, path, log = self._desk, Path(video["file_path"]), logger.bind(video=video["id"])
