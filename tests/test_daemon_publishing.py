@@ -65,3 +65,26 @@ def test_a_file_under_the_name_of_one_that_was_deleted_is_published_and_the_same
     assert asked(world, "submit") == 2
     assert [world.bilibili.stored(archive.parts[0].filename).stat().st_size for archive in world.bilibili.archives] == [
         len(first), second_row["file_size"]]
+
+
+def test_power_cuts_while_parts_are_appended_lose_and_double_none(world):
+    """SIGKILL while an edit is under way, views that lag behind, more parts than a submission has."""
+    world.settings["publish"] |= {"parts_per_submission": 3, "submits_per_hour": 100, "submits_per_day": 100}
+    world.settings["record"]["split_seconds"] = 2
+    world.bilibili.delay_view(1)
+    world.bilibili.stall("edit", 0.7, FOR_EVER)
+    world.room("flv1", submit_at="first_part")
+    world.start()
+    world.site.go_live("flv1")
+    for _ in range(2):
+        world.wait(lambda: "appending" in world.states("submissions"), 40, "an edit begins")
+        world.kill()
+        world.start()
+    world.site.go_offline("flv1")
+    world.wait(lambda: not world.recorders() and set(world.states()) == {"published"}, 60, "every part is published")
+    world.wait(lambda: set(world.states("submissions")) == {"published"}, 20, "every submission is")
+    world.check_published(submissions=len(world.rows("submissions")), videos=len(world.rows("videos")))
+    files = {row["filename"]: row["file_path"] for row in world.rows("videos v join uploads u on u.video_id = v.id")}
+    sent = [files[part.filename] for archive in world.bilibili.archives for part in archive.parts]
+    assert sent == sorted(files.values())
+    assert all(len(archive.parts) == 3 for archive in world.bilibili.archives[:-1])
