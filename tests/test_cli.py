@@ -105,6 +105,16 @@ def test_a_catalog_that_is_none_is_named(tmp_path):
     assert "catalog.db: file is not a database" in result.stderr
 
 
+def test_a_catalog_of_another_version_is_named_with_the_remedy(tmp_path):
+    catalog = Catalog(tmp_path / "data" / "catalog.db")
+    catalog.db.execute("delete from _sqlite_migrations where name = 'publishing'")
+    catalog.db.conn.commit()
+    result = biliupd(tmp_path, "status", config="")
+    assert result.exit_code == 1
+    assert "another version of biliupd" in result.stderr
+    assert "start the daemon once" in result.stderr
+
+
 def test_a_name_gives_no_commands_to_the_terminal(tmp_path):
     catalog = Catalog(tmp_path / "data" / "catalog.db")
     name = "1\x1b[2J2\x07\u202e3\n4\u30005 [red]6[/]"

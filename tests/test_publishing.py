@@ -216,6 +216,21 @@ def test_a_dropped_folder_is_one_submission_with_its_files_as_parts(make_bench, 
     assert found == {"my trip": ["day 1", "day 2", "day 10", "day 11"], "single": ["single"]}
 
 
+def test_another_folder_of_a_name_that_was_published_and_is_gone_is_a_submission_of_its_own(make_bench, video):
+    bench = make_bench(folder={"folder_quiet_seconds": 0.1}, retention={"after_publishing": "delete"})
+    bench.bilibili.same_title_seconds = 0
+    first = drop(bench, video, "trip/1.mp4")
+    bench.everything(lambda: bench.video(first)["removed_at"])
+    second = drop(bench, video, "trip/2.mp4")
+    bench.everything(lambda: bench.video(second)["removed_at"])
+    assert [titles(archive) for archive in bench.bilibili.archives] == [["1 1"], ["1 2"]]
+    bench.change("retention", after_publishing="keep")
+    for name in ("trip/3.mp4", "trip/4.mp4"):
+        id = drop(bench, video, name)
+        bench.everything(lambda id=id: bench.state(id) == State.PUBLISHED)
+    assert [len(archive.parts) for archive in bench.bilibili.archives] == [1, 1, 2]
+
+
 def test_a_folder_is_not_submitted_while_something_new_comes_into_it(make_bench, video):
     bench = make_bench(folder={"folder_quiet_seconds": 3600})
     id = drop(bench, video, "trip/1.mp4")

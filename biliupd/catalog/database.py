@@ -84,6 +84,12 @@ def connect(path: Path, *, read_only: bool = False) -> Database:
     return db
 
 
+def is_current(db: Database) -> bool:
+    """Whether the tables are those this version knows; changes nothing."""
+    known = {migration.name for migration in migrations.pending(Database(memory=True))}
+    return {name for (name,) in db.execute("select name from _sqlite_migrations").fetchall()} == known
+
+
 def _migrate(db: Database, path: Path) -> None:
     known = {migration.name for migration in migrations.pending(Database(memory=True))}
     newer = [applied.name for applied in migrations.applied(db) if applied.name not in known]

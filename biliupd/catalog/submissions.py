@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
@@ -30,10 +30,11 @@ def account_of(db: Database, video: Video, wanted: str, folder: str = "") -> str
     return str(found[0]) if found else wanted
 
 
-def of_video(db: Database, video: Video, account: str, folder: str = "") -> int:
+def of_video(db: Database, video: Video, account: str, folder: str = "", *, exists: Callable[[str], bool]) -> int:
     """The submission a video belongs to, made when it is the first one of its broadcast, or of the dropped `folder`.
 
-    A video that comes after its submission was sent belongs to it all the same: it is appended.
+    A video that comes after its submission was sent belongs to it all the same: it is appended. But a folder none of
+    whose former files `exists` any more is another folder of the same name, and a submission of its own.
     """
     if video["submission_id"] is not None:
         with write(db):
@@ -47,6 +48,8 @@ def of_video(db: Database, video: Video, account: str, folder: str = "") -> int:
             " order by id desc limit 1",
             [broadcast, folder or None, group],
         ).fetchone()
+        if found and found[1] != Stage.COLLECTING and folder and not _any_left(db, int(found[0]), exists):
+            found = None
         if found and (found[1] == Stage.COLLECTING or found[2] == account):
             id = int(found[0])
         else:
@@ -55,6 +58,11 @@ def of_video(db: Database, video: Video, account: str, folder: str = "") -> int:
             rows(db, "submissions").update(id, {"account": account})
         rows(db, "videos").update(video["id"], {"submission_id": id})
     return id
+
+
+def _any_left(db: Database, id: int, exists: Callable[[str], bool]) -> bool:
+    left = db.execute("select file_path from videos where submission_id = ? and removed_at is null", [id])
+    return any(exists(path) for (path,) in left.fetchall())
 
 
 def _insert(

@@ -12,7 +12,7 @@ from rich.table import Table
 from sqlite_utils import Database
 
 from biliupd.catalog import records, submissions, videos
-from biliupd.catalog.database import connect
+from biliupd.catalog.database import connect, is_current
 from biliupd.catalog.states import Stage, State
 from biliupd.cli.shared import plain
 from biliupd.errors import PermanentError
@@ -22,12 +22,11 @@ from biliupd.record import broadcast
 def show(catalog: Path, console: Console) -> None:
     """Print streamers, running recordings, videos by state, submissions, what is held and why, and notices."""
     try:
-        _show(connect(catalog, read_only=True), console)
-    except sqlite3.OperationalError as error:
-        if "no such column" not in str(error):
-            raise _broken(catalog, error) from error
-        hint = "start the daemon once: it brings the catalog up to date"
-        raise PermanentError(f"{catalog} was written by an older biliupd", hint=hint) from error
+        db = connect(catalog, read_only=True)
+        if not is_current(db):
+            hint = "start the daemon once: it brings the catalog up to date"
+            raise PermanentError(f"{catalog} was written by another version of biliupd", hint=hint)
+        _show(db, console)
     except sqlite3.DatabaseError as error:
         raise _broken(catalog, error) from error
 

@@ -89,6 +89,8 @@ class Tidying:
         except OSError as error:
             self._refuse(video, f"{path}: {error.strerror}")
             return False
+        if video["source_size"] is None:  # an older biliupd did not write down what it uploaded
+            return False
         if (status.st_size, status.st_mtime_ns) != (video["source_size"], video["source_mtime_ns"]):
             self._refuse(video, f"{path} stays: it is not what was uploaded as {video['bvid']} any more")
             return False

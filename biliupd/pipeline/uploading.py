@@ -77,7 +77,7 @@ class Uploading:
 
     def _upload(self, video: Video, member: Member, order: Order) -> None:
         desk, path, log = self._desk, Path(video["file_path"]), logger.bind(video=video["id"])
-        submissions.of_video(desk.db, video, order.account, order.folder)
+        submissions.of_video(desk.db, video, order.account, order.folder, exists=os.path.lexists)
         self._refuse_what_is_published(video, member, order)
         book = _Book(desk, video["id"])
         left = Session.loads(videos.session(desk.db, video["id"]))

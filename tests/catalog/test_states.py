@@ -99,7 +99,7 @@ def test_work_of_a_dead_daemon_goes_back_to_rest_but_a_submission_stays_in_doubt
     move(catalog.db, uploading, State.RECORDED, State.EDITING)
     move(catalog.db, uploading, State.EDITING, State.READY)
     videos.begin_upload(catalog.db, videos.get(catalog.db, uploading), "dead")
-    submission = submissions.of_video(catalog.db, videos.get(catalog.db, uploading), "main")
+    submission = submissions.of_video(catalog.db, videos.get(catalog.db, uploading), "main", exists=bool)
     row = submissions.everything(catalog.db)[0]
     submissions.begin(catalog.db, row, body("n1"), "dead")
     assert videos.release(catalog.db) == 2
@@ -112,7 +112,7 @@ def test_work_of_a_dead_daemon_goes_back_to_rest_but_a_submission_stays_in_doubt
 def test_the_videos_of_a_broadcast_are_parts_of_one_submission_in_the_order_of_recording(catalog):
     of = broadcast(catalog, ended_at="2026-01-02", parts=2)
     second, first = add(catalog, "ann/1/P002.flv", **of), add(catalog, "ann/1/P001.flv", **of)
-    ids = {submissions.of_video(catalog.db, videos.get(catalog.db, id), "main") for id in (second, first)}
+    ids = {submissions.of_video(catalog.db, videos.get(catalog.db, id), "main", exists=bool) for id in (second, first)}
     assert len(ids) == 1
     assert [part["id"] for part in submissions.parts(catalog.db, ids.pop())] == [first, second]
 
@@ -121,7 +121,7 @@ def test_a_submission_says_what_it_waits_for_until_it_is_complete(catalog):
     of = broadcast(catalog, ended_at=None, parts=2)
     first = add(catalog, "ann/1/P001.flv", **of)
     to_uploaded(catalog, first)
-    submissions.of_video(catalog.db, videos.get(catalog.db, first), "main")
+    submissions.of_video(catalog.db, videos.get(catalog.db, first), "main", exists=bool)
 
     def obstacle():
         return submissions.obstacle(catalog.db, submissions.everything(catalog.db)[0])
@@ -132,7 +132,7 @@ def test_a_submission_says_what_it_waits_for_until_it_is_complete(catalog):
     second = add(catalog, "ann/1/P002.flv", **of)
     assert "is recorded" in obstacle()
     to_uploaded(catalog, second)
-    submissions.of_video(catalog.db, videos.get(catalog.db, second), "main")
+    submissions.of_video(catalog.db, videos.get(catalog.db, second), "main", exists=bool)
     assert obstacle() == ""
 
 
@@ -140,10 +140,10 @@ def test_a_video_that_comes_after_the_submit_belongs_to_it_and_is_to_be_appended
     of = broadcast(catalog, ended_at="2026-01-02", parts=1)
     first = add(catalog, "ann/1/P002.flv", **of)
     to_uploaded(catalog, first, "n2")
-    one = submissions.of_video(catalog.db, videos.get(catalog.db, first), "main")
+    one = submissions.of_video(catalog.db, videos.get(catalog.db, first), "main", exists=bool)
     submissions.begin(catalog.db, submissions.get(catalog.db, one), body("n2"), "me")
     late = add(catalog, "ann/1/P001.flv", **of)
-    assert submissions.of_video(catalog.db, videos.get(catalog.db, late), "main") == one
+    assert submissions.of_video(catalog.db, videos.get(catalog.db, late), "main", exists=bool) == one
     submissions.accepted(catalog.db, one, 1, "BV1")
     assert submissions.with_more(catalog.db) == []
     to_uploaded(catalog, late, "n1")
@@ -159,9 +159,9 @@ def test_what_another_account_uploads_is_a_submission_of_its_own(catalog):
     of = broadcast(catalog, ended_at="2026-01-02", parts=1)
     first, late = add(catalog, "ann/1/P001.flv", **of), add(catalog, "ann/1/P002.flv", **of)
     to_uploaded(catalog, first)
-    one = submissions.of_video(catalog.db, videos.get(catalog.db, first), "main")
+    one = submissions.of_video(catalog.db, videos.get(catalog.db, first), "main", exists=bool)
     submissions.begin(catalog.db, submissions.get(catalog.db, one), body("n"), "me")
-    assert submissions.of_video(catalog.db, videos.get(catalog.db, late), "other") != one
+    assert submissions.of_video(catalog.db, videos.get(catalog.db, late), "other", exists=bool) != one
 
 
 def test_more_parts_than_one_submission_takes_go_on_in_a_further_one_in_their_order(catalog):
@@ -169,7 +169,7 @@ def test_more_parts_than_one_submission_takes_go_on_in_a_further_one_in_their_or
     ids = [add(catalog, f"ann/1/P{number}.flv", **of) for number in (10, 9, 2, 1, 11, 3, 4)]
     for id in ids:
         to_uploaded(catalog, id, f"n{id}")
-        one = submissions.of_video(catalog.db, videos.get(catalog.db, id), "main")
+        one = submissions.of_video(catalog.db, videos.get(catalog.db, id), "main", exists=bool)
     two = submissions.split(catalog.db, submissions.get(catalog.db, one), 3)
     assert submissions.split(catalog.db, submissions.get(catalog.db, one), 3) is None
     three = submissions.split(catalog.db, submissions.get(catalog.db, two), 3)
@@ -186,7 +186,7 @@ def test_parts_go_in_order_while_the_broadcast_goes_on_and_a_held_one_is_not_wai
     first, second, third, fourth = (add(catalog, f"ann/1/P00{number}.flv", **of) for number in range(1, 5))
     for id in (second, third):
         to_uploaded(catalog, id, f"n{id}")
-        one = submissions.of_video(catalog.db, videos.get(catalog.db, id), "main")
+        one = submissions.of_video(catalog.db, videos.get(catalog.db, id), "main", exists=bool)
 
     def leading():
         return [part["id"] for part in submissions.leading(catalog.db, submissions.parts(catalog.db, one))]
@@ -201,7 +201,7 @@ def test_parts_go_in_order_while_the_broadcast_goes_on_and_a_held_one_is_not_wai
 def test_published_is_reached_by_the_submission_and_its_videos_together(catalog):
     id = add(catalog)
     to_uploaded(catalog, id)
-    submission = submissions.of_video(catalog.db, videos.get(catalog.db, id), "main")
+    submission = submissions.of_video(catalog.db, videos.get(catalog.db, id), "main", exists=bool)
     submissions.begin(catalog.db, submissions.everything(catalog.db)[0], body("n"), "me")
     submissions.accepted(catalog.db, submission, 1, "BV1")
     assert videos.get(catalog.db, id)["bvid"] == "BV1"
@@ -213,7 +213,7 @@ def test_published_is_reached_by_the_submission_and_its_videos_together(catalog)
 def test_a_held_submission_that_may_have_been_sent_is_looked_up_before_it_is_tried_again(catalog):
     id = add(catalog)
     to_uploaded(catalog, id)
-    submission = submissions.of_video(catalog.db, videos.get(catalog.db, id), "main")
+    submission = submissions.of_video(catalog.db, videos.get(catalog.db, id), "main", exists=bool)
     row = submissions.everything(catalog.db)[0]
     submissions.begin(catalog.db, row, body("n"), "me")
     submissions.failed(catalog.db, row, Stage.SUBMITTING, Stage.HELD, "no answer", None)
