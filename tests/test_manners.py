@@ -101,6 +101,8 @@ def test_a_cooling_account_is_left_alone_by_everything_and_over_a_restart(small)
     assert "601" in row["waits_for"]
     assert row["attempts"] == 0
     small.pass_time(2 * HOUR)
+    small.pipeline.upload_turn()
+    assert records.account_row(small.catalog.db, "main")["state"] == "ok"
     small.everything(lambda: small.submission()["state"] == "published" if small.asked("submit") else False)
 
 

@@ -37,6 +37,7 @@ class Accounts:
         """`hide` is given every secret, to keep it out of the log."""
         self._config, self._catalog, self._hide = config, catalog, hide
         self._lock = threading.Lock()
+        self._locks: dict[str, threading.Lock] = {}
         self._members: dict[str, tuple[object, Member]] = {}
         self._tried: dict[str, object] = {}
         self._standings: dict[Path, StandingFile] = {}
@@ -60,13 +61,15 @@ class Accounts:
             self._told(name, "cooling", standing.reason, until, standing.hint)
             raise Cooling(f"account {name}: {standing.reason}", hint=standing.hint, retry_after_seconds=seconds)
         key = (_state_of(path), config.publish)
-        with self._lock:
+        with self._lock_of(name):
             row = records.account_row(self._catalog.db, name)
             waits = row and row["state"] == "waiting" and (row["retry_at"] or "") > now()
             if row and waits and self._tried.get(name) == key:  # a new cookies file is tried at once
                 raise NeedsPerson(f"account {name}: {row['reason']}", hint=row["hint"])
             known = self._members.get(name)
             if known and known[0] == key:
+                if row and row["state"] != "ok":  # what it waited for is over
+                    records.account(self._catalog.db, name, "ok", hint="")
                 return known[1]
             if (rest := self._in_doubt(name)) > 0:
                 raise TemporaryError(f"account {name} could not be checked", retry_after_seconds=rest)
@@ -178,12 +181,14 @@ class Accounts:
             raise NeedsPerson(f"account {name} is not in the configuration", hint="add it under accounts:")
         return config.accounts[name].cookies
 
+    def _lock_of(self, name: str) -> threading.Lock:
+        """One check of an account at a time; another account's need not wait for it."""
+        with self._lock:
+            return self._locks.setdefault(name, threading.Lock())
+
     def _standing(self, cookies: Path) -> StandingFile:
-        with _standings:
+        with self._lock:
             return self._standings.setdefault(cookies, StandingFile(cookies))
-
-
-_standings = threading.Lock()
 
 
 def _state_of(path: Path) -> object:
