@@ -91,6 +91,21 @@ def test_list_and_show_tell_how_it_stands(biliupd, bilibili, config, tmp_path):
     assert (content["archive"]["bvid"], content["videos"][0]["filename"]) == (bvids[0], filename)
 
 
+@pytest.mark.parametrize("wrong", ['"aid": 1e999, "ctime": 1', '"aid": 1, "ctime": NaN', '"aid": {}, "ctime": 1'])
+def test_a_list_of_impossible_numbers_is_no_list(biliupd, bilibili, wrong):
+    entries = '[{"Archive": {"bvid": "BV1xx411c7mD", ' + wrong + "}}]"
+    page = '{"code": 0, "data": {"arc_audits": ' + entries + ', "page": {"count": 1}}}'
+    bilibili.fail("archives", 200, page.encode())
+    assert "an answer that cannot be used" in biliupd("list").stderr
+
+
+@pytest.mark.parametrize("archive", ['{"aid": 1e999}', '{"aid": 1, "copyright": [1], "ctime": {}, "dtime": "x"}'])
+def test_a_view_of_wrong_types_shows_what_there_is(biliupd, bilibili, archive):
+    bilibili.fail("view", 200, b'{"code": 0, "data": {"archive": %s, "videos": null}}' % archive.encode())
+    result = biliupd("show", "BV1xx411c7mD")
+    assert "an answer that cannot be used" in result.stderr or "aid:        1\n" in result.stdout
+
+
 # -- how far it is --------------------------------------------------------------------------------------------------
 
 def test_without_a_terminal_a_line_now_and_then_says_how_far_it_is(biliupd, bilibili, config, film, monkeypatch):

@@ -92,7 +92,7 @@ def _row(entry: Entry) -> dict[str, Any]:
 def _facts(archive: dict[str, Any]) -> Iterable[tuple[str, str]]:
     """What a person wants to know of a submission; what is empty is left out."""
     state = f"{archive.get('state_desc') or ''} ({archive.get('state')})".strip()
-    reposted = {1: "own work", 2: "repost"}.get(archive.get("copyright") or 0, "")
+    reposted = {"1": "own work", "2": "repost"}.get(str(archive.get("copyright")), "")
     dtime = archive.get("dtime")
     facts = (
         ("bvid", archive.get("bvid")), ("aid", archive["aid"]), ("title", archive.get("title")), ("state", state),

@@ -3,6 +3,7 @@
 Runs on the pipeline's workers. Only asks; bilibili-upload.md, 5.5, 5.6 and 5.8.
 """
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -127,8 +128,10 @@ def _page(member: Member, page: int, status: str) -> tuple[list[Entry], int]:
                   int(entry.get("state") or 0), str(entry.get("state_desc") or ""),
                   str(entry.get("reject_reason") or ""))
             for entry in entries]  # fmt: skip
+        if not all(math.isfinite(row.created) for row in rows):  # else it is neither old nor young
+            raise ValueError("no moment")
         return rows, int(content["page"]["count"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise TemporaryError(f"{what}: an answer that cannot be used") from error
 
 
@@ -140,7 +143,7 @@ def view(member: Member, vid: str) -> dict[str, Any]:
     content = member.call("GET", address, what=what, params={**key, "topic_grey": 1})
     try:
         usable = int(content["archive"]["aid"]) and all(str(one["filename"]) for one in content["videos"] or [])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise TemporaryError(f"{what}: an answer that cannot be used") from error
     if not usable:
         raise TemporaryError(f"{what}: an answer that cannot be used")
@@ -161,7 +164,7 @@ def review_of(content: dict[str, Any]) -> Review:
             frozenset(str(video["filename"]) for video in videos),
             frozenset(str(video["filename"]) for video in videos if _is_good(video)),
             next((_complaint(video) for video in videos if video.get("fail_code")), ""))  # fmt: skip
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise TemporaryError("view: an answer that cannot be used") from error
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import requests
+import urllib3.exceptions
 
 from biliupd.config import trusted_certificates
 from biliupd.errors import PermanentError, TemporaryError
-from biliupd.publish.member import WEB_AGENT, Member
+from biliupd.publish.member import WEB_AGENT, Member, body_of
 
 MOST_COVER_BYTES = 10 << 20
 PICTURES = {b"\xff\xd8\xff": "jpeg", b"\x89PNG\r\n\x1a\n": "png", b"RIFF": "webp"}
@@ -38,19 +39,21 @@ def upload_cover(member: Member, path: Path) -> str:
 
 def fetch_picture(url: str, path: Path) -> Path:
     """Download a picture of at most 10 MiB. Raises TemporaryError, PermanentError for an address that is none."""
-    host = urlsplit(url).hostname
+    try:
+        host = urlsplit(url).hostname
+    except ValueError:
+        host = None
     if not url.startswith(("http://", "https://")) or not host:
-        raise PermanentError("the live cover's address is none of http")
+        raise PermanentError("the picture's address is none of http")
     try:
         with requests.get(url, headers={"User-Agent": WEB_AGENT}, timeout=FETCH_SECONDS, stream=True,
                           verify=trusted_certificates()) as response:  # fmt: skip
             response.raise_for_status()
-            picture = bytearray()
-            for block in response.iter_content(65536):
-                picture += block
-                if len(picture) > MOST_COVER_BYTES:
-                    raise PermanentError(f"the live cover at {host} is larger than {MOST_COVER_BYTES >> 20} MiB")
+            picture = body_of(response, MOST_COVER_BYTES, 2 * FETCH_SECONDS)
         path.write_bytes(picture)
-    except (requests.RequestException, OSError) as error:
-        raise TemporaryError(f"the live cover at {host}: {type(error).__name__}") from error
+    except requests.exceptions.ContentDecodingError as error:
+        raise PermanentError(f"the picture at {host} is larger than {MOST_COVER_BYTES >> 20} MiB, or does not end"
+                             ) from error
+    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+        raise TemporaryError(f"the picture at {host}: {type(error).__name__}") from error
     return path

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import mktime_tz, parsedate_tz
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeGuard
 from urllib.parse import parse_qs, urlsplit
 
 import requests
@@ -44,6 +44,7 @@ _SCAN_AGENT = "Mozilla/5.0 (Linux; Android 13) AppleWebKit/537.36 (KHTML, like G
 _QR_DEAD, _QR_SHOWN, _QR_SEEN, _WEB_QR_SHOWN = 86038, 86039, 86090, 86101
 _MOST_PHONE = re.compile(r"[0-9]{4,15}")
 _DAY = 86400.0
+MOST_ADDRESS = 2000  #: a QR code holds 2,953 characters
 _NOBODY = Credential((), "", "", 0, None)
 _CAPTCHA_CODES = (-105, 2400, 2406)
 
@@ -98,7 +99,7 @@ class TvQr:
         self._passport = _Passport(publish)
         made = self._passport.tv("qrcode/auth_code", {}, what="QR code")
         self.auth_code = _text(made, "auth_code")  #: whoever has it can ask for the login, too
-        self.url = _text(made, "url")  #: what the QR code says
+        self.url = _address(made, "url")  #: what the QR code says
         self.expires_at = datetime.now(UTC) + timedelta(seconds=QR_SECONDS)
 
     def poll(self) -> Credential | None:
@@ -119,7 +120,7 @@ class WebQr:
         self._passport = _Passport(publish)
         made = self._passport.ask("GET", "/x/passport-login/web/qrcode/generate", what="QR code").fine()
         self._key = _text(made, "qrcode_key")
-        self.url = _text(made, "url")
+        self.url = _address(made, "url")
         self.expires_at = datetime.now(UTC) + timedelta(seconds=QR_SECONDS)
 
     def poll(self) -> Credential | None:
@@ -167,7 +168,7 @@ def send_code(publish: PublishConfig, phone: str, country: int = 86, captcha: Ca
         "recaptcha_token": captcha.token}
     found = _Passport(publish).android("/x/passport-login/sms/send", {**fields, **solved}, "SMS").fine()
     if isinstance(found, dict) and found.get("recaptcha_url"):
-        return SmsLogin(publish, fields, "", _geetest(_text(found, "recaptcha_url")))
+        return SmsLogin(publish, fields, "", _geetest(_address(found, "recaptcha_url")))
     return SmsLogin(publish, fields, _text(found, "captcha_key"), None)
 
 
@@ -241,7 +242,7 @@ def web_credential(response: requests.Response, found: Any) -> Credential:
     """The login that an answer of the web's passport sets as cookies; `found` is its data. Raises TemporaryError."""
     pairs, ends = set_cookies(response)
     address = found.get("url") if isinstance(found, dict) else None
-    query = urlsplit(address).query if isinstance(address, str) else ""
+    query = urlsplit(address).query if _is_address(address) else ""
     inside = dict(piece.split("=", 1) for piece in query.split("&") if "=" in piece)
     cookies = {name: inside[name] for name in COOKIES if inside.get(name)} | pairs
     token = found.get("refresh_token") if isinstance(found, dict) else None
@@ -341,7 +342,7 @@ def _refuse(answer: _Answer, code: int | None) -> NoReturn:
     address = detail.get("url") or detail.get("recaptcha_url") if isinstance(detail, dict) else None
     text = f"{answer.what}: Bilibili says {code}"
     if code in _CAPTCHA_CODES:
-        raise CaptchaDemanded(f"{text}: it wants a captcha", _geetest(address if isinstance(address, str) else ""))
+        raise CaptchaDemanded(f"{text}: it wants a captcha", _geetest(address if _is_address(address) else ""))
     if code in (-2001, -2100):
         _verify(text, address)
     if code is None or code not in _REFUSALS:
@@ -353,7 +354,7 @@ def _refuse(answer: _Answer, code: int | None) -> NoReturn:
 
 
 def _verify(text: str, address: object) -> NoReturn:
-    where = address if isinstance(address, str) and address.startswith("http") else "bilibili.com"
+    where = address if _is_address(address) else "bilibili.com"
     raise NeedsPerson(f"{text}: it wants to know more", hint=f"open {where} in a browser, then log in again by QR code")
 
 
@@ -397,6 +398,24 @@ def _text(found: Any, name: str) -> str:
     if not isinstance(held, str) or not held:
         raise TemporaryError(f"Bilibili's answer lacks {name}")
     return held
+
+
+def _address(found: Any, name: str) -> str:
+    """The same for an address that a person is to open or to scan."""
+    held = _text(found, name)
+    if not _is_address(held):
+        raise TemporaryError(f"Bilibili's answer has no address as {name}")
+    return held
+
+
+def _is_address(given: Any) -> TypeGuard[str]:
+    """Whether it can be shown, opened, and drawn as a QR code."""
+    if not isinstance(given, str) or len(given) > MOST_ADDRESS or not (given.isascii() and given.isprintable()):
+        return False
+    try:
+        return urlsplit(given).scheme in ("http", "https")
+    except ValueError:
+        return False
 
 
 # -- cookies in other people's forms --------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ Called by the pipeline's workers, several at a time: each thread has a session o
 hold the access token, a signature or the csrf, and requests quotes it in its errors; so no text of theirs gets out.
 """
 
+import contextlib
 import email.utils
 import hashlib
 import threading
@@ -126,17 +127,13 @@ class Member:
 
     def _read(self, response: requests.Response) -> None:
         """Take in the body, within bounds of size and time."""
-        until, content = time.monotonic() + 2 * self.publish.timeout_seconds, bytearray()
-        for block in response.iter_content(65536):
-            content += block
-            if len(content) > LARGEST_ANSWER_BYTES or time.monotonic() > until:
-                raise requests.exceptions.ContentDecodingError("an answer that does not end")
-        response._content = bytes(content)
+        response._content = body_of(response, LARGEST_ANSWER_BYTES, 2 * self.publish.timeout_seconds)
 
     def _compare_clocks(self, response: requests.Response) -> None:
         date = email.utils.parsedate_tz(response.headers.get("Date", ""))
         if date:
-            self.clock_ahead_seconds = time.time() - email.utils.mktime_tz(date)
+            with contextlib.suppress(ValueError, OverflowError):
+                self.clock_ahead_seconds = time.time() - email.utils.mktime_tz(date)
 
     def content(self, response: requests.Response, what: str) -> Any:
         """`data` of Bilibili's envelope. Raises what a refusal means, or TemporaryError for what is no envelope."""
@@ -210,6 +207,16 @@ def sign(fields: dict[str, str], secret: str) -> dict[str, str]:
     ordered = dict(sorted(fields.items()))
     digest = hashlib.md5((urlencode(ordered) + secret).encode()).hexdigest()
     return {**ordered, "sign": digest}
+
+
+def body_of(response: requests.Response, most_bytes: int, most_seconds: float) -> bytes:
+    """The body of a streamed answer, as it trickles in. Raises ContentDecodingError for one that does not end."""
+    until, content = time.monotonic() + most_seconds, bytearray()
+    while block := response.raw.read1(65536, decode_content=True):
+        content += block
+        if len(content) > most_bytes or time.monotonic() > until:
+            raise requests.exceptions.ContentDecodingError("an answer that does not end")
+    return bytes(content)
 
 
 def parsed(response: requests.Response) -> Any:

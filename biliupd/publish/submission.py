@@ -19,6 +19,7 @@ from biliupd.publish.studio import MOST_PARTS, Part, edited
 
 REFUSED_FOR_AN_EARLIER_ONE = (10009, 21012)  #: the file, the title, is in an archive already: perhaps our own
 BROKEN_PART = 21015  #: "part N seems broken, upload it again"
+_BVID = r"[0-9A-Za-z]{1,32}"
 MAYBE_ACCEPTED = (-500, -503, -504, 20001)
 
 
@@ -87,7 +88,7 @@ def _outcome(member: Member, response: requests.Response, what: str) -> Submitte
     code = code_of(answer)
     if code == 0 and isinstance(answer.get("data"), dict):
         aid, bvid = answer["data"].get("aid"), answer["data"].get("bvid")
-        if isinstance(aid, int) and isinstance(bvid, str) and bvid:
+        if isinstance(aid, int) and 0 < aid < 2**63 and isinstance(bvid, str) and re.fullmatch(_BVID, bvid):
             return Submitted(aid, bvid)
     refusal = member.refusal(response, answer, what)
     if code in REFUSED_FOR_AN_EARLIER_ONE:

@@ -399,3 +399,10 @@ def test_the_real_biliup_takes_the_file(bilibili, settings, logins, biliup, tmp_
     after = Credential.load(path)
     assert after.access_token == bilibili.accounts.get(10001).access_token != found.access_token
     assert after.expires_at.timestamp() > asked_at + login.QR_SECONDS
+
+
+@pytest.mark.parametrize("address", ["http://[x", "x" * 5000, "http://x/\x1b]0;mine\x07", "http://x/\ud800", "file:///x"])
+def test_what_nobody_could_scan_or_open_is_no_qr_code(bilibili, settings, address):
+    bilibili.fail("auth_code", 200, json.dumps({"code": 0, "data": {"url": address, "auth_code": "a"}}).encode())
+    with pytest.raises(TemporaryError, match="has no address as url"):
+        TvQr(settings())

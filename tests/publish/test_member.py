@@ -56,6 +56,18 @@ def test_a_code_is_temporary_permanent_or_for_a_person(bilibili, member, code, k
     assert len(bilibili.requests) == 1, "no request is repeated blindly"
 
 
+def test_an_answer_that_trickles_is_given_up(bilibili, member_with):
+    bilibili.never_end("nav", b" ", pause_seconds=0.01)
+    with pytest.raises(TemporaryError, match="login check"):
+        member_with(timeout_seconds=0.2).whoami()
+
+
+@pytest.mark.parametrize("date", ["Mon, 01 Jan 99999999 00:00:00 GMT", "Mon, 01 Jan 2026 00:00:00 +9999999999999999"])
+def test_a_date_that_is_none_is_passed_over(bilibili, member, date):
+    bilibili.fail("nav", 200, {"code": 0, "data": {"uname": "ann"}}, headers={"Date": date})
+    assert member.whoami() == "ann"
+
+
 def test_a_message_cannot_command_the_terminal(bilibili, member):
     bilibili.refuse("nav", -400, "no\n\x1b]0;mine\x07 way\u202e")
     with pytest.raises(PermanentError, match=r"-400 no \]0;mine way$"):
