@@ -13,15 +13,16 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from loguru import logger
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from biliupd.errors import PermanentError, TemporaryError
 
 FINISHED_SECONDS = 30 * 24 * 3600.0  #: what is done is remembered this long
 LARGEST_BYTES = 64 << 20
+Moment = Annotated[float, Field(ge=0, lt=1e11, allow_inf_nan=False)]  #: Unix seconds that a date can be
 
 
 class UnderWay(TemporaryError):
@@ -65,11 +66,11 @@ class Intent(_Table):
     """
 
     title: str
-    filenames: list[str]
-    began_at: float
+    filenames: Annotated[list[str], Field(min_length=1)]
+    began_at: Moment
     body: dict[str, Any] = {}
-    tries: int = 1
-    missed_at: float = 0.0
+    tries: PositiveInt = 1
+    missed_at: Moment = 0.0
     refused: str = ""
 
 
@@ -78,7 +79,7 @@ class Outcome(_Table):
 
     aid: int
     bvid: str
-    at: float
+    at: Moment
 
 
 class Content(_Table):

@@ -1,5 +1,6 @@
 """The memory of a publication: whole, private, of one process at a time, and not kept for ever."""
 
+import json
 import os
 import stat
 import subprocess
@@ -113,6 +114,16 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
         journal.keep()  # a warning
         assert journal.path.read_bytes() == before
         assert not list(tmp_path.glob("*.part"))
+
+
+@pytest.mark.parametrize("wrong", [
+    {"began_at": 1e300}, {"began_at": float("nan")}, {"missed_at": -1e15}, {"filenames": []}, {"tries": -5}])
+def test_an_intent_that_says_nonsense_is_for_a_person(tmp_path, wrong):
+    with opened(tmp_path) as journal:
+        intent = {"title": "t", "filenames": ["n1"], "began_at": 1.0, **wrong}
+        journal.path.write_text(json.dumps({**journal.content.model_dump(), "intent": intent}))
+    with pytest.raises(PermanentError, match="cannot be understood"), opened(tmp_path):
+        pass
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 1}', "null", "[" * 100_000])
