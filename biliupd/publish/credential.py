@@ -326,7 +326,7 @@ def _sendable(text: str) -> bool:
 
 def _unusable(path: Path, why: str) -> NeedsPerson:
     return NeedsPerson(
-        f"{path}: {why}", hint=f"log in to Bilibili again so that {path} is written anew (mode 0600)")
+        f"{path}: {why}", hint=f"log in to Bilibili, so that {path} is written anew: biliupd login -u {path}")
 
 
 def _unwritable(path: Path, place: Path, error: OSError) -> TemporaryError:

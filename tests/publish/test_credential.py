@@ -344,3 +344,9 @@ def test_an_answer_that_is_no_whole_login_is_none(changes, why):
 def test_an_absurd_account_number_is_none():
     found = Credential.parse(content(token_info={"mid": "9" * 9000}))
     assert found.mid == 0
+
+
+def test_a_login_that_is_missing_says_which_command_makes_it(tmp_path):
+    with pytest.raises(NeedsPerson) as caught:
+        Credential.load(tmp_path / "cookies.json")
+    assert caught.value.hint.endswith(f"biliupd login -u {tmp_path / 'cookies.json'}")
