@@ -76,7 +76,7 @@ def _check_moment(given: Any) -> Any:
     except (ValueError, OverflowError):
         raise ValueError(f"{forms}, not {text!r}") from None
     if text.startswith("+") and at and not LEAST_DTIME <= at - datetime.now(UTC) + timedelta(minutes=1) <= MOST_DTIME:
-        raise ValueError("Bilibili publishes 4 hours to 15 days ahead")
+        raise ValueError("a moment must lie 4 hours to 15 days ahead")
     return text
 
 

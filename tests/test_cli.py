@@ -165,6 +165,13 @@ def test_a_preview_shows_what_would_be_sent_and_sends_nothing(tmp_path):
     assert (result.exit_code, "'nowhere.mp4' is no file" in result.stderr) == (1, True)
 
 
+def test_check_warns_of_a_cover_that_is_not_there(tmp_path):
+    result = biliupd(tmp_path, "check", config="templates: {default: {cover: a.jpg}, other: {cover: live}}")
+    assert result.exit_code == 0
+    assert f"templates.default.cover: {tmp_path}/a.jpg cannot be read" in result.stderr
+    assert "templates.other" not in result.stderr
+
+
 @pytest.mark.parametrize("words", [["preview", "--json", "nowhere.mp4"], ["accounts", "--json"]])
 def test_an_error_is_json_too_for_who_wants_json(tmp_path, words):
     result = biliupd(tmp_path, *words, config="{}" if "preview" in words else "acounts: {}")

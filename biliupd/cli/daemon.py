@@ -82,6 +82,9 @@ def _warnings(config: Config) -> Iterator[str]:
             yield f"drop_folders[{n}].directory: {folder.directory} is not there yet"
         elif not os.access(folder.directory, os.R_OK | os.X_OK):
             yield f"drop_folders[{n}].directory: you may not read {folder.directory}"
+    for name, template in config.templates.items():
+        if template.cover not in ("frame", "live") and not os.access(template.cover, os.R_OK):
+            yield f"templates.{name}.cover: {template.cover} cannot be read; a frame of the video is taken instead"
     for name, account in config.accounts.items():
         try:
             Credential.load(account.cookies)
