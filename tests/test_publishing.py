@@ -162,6 +162,7 @@ def test_a_submission_that_was_deleted_at_bilibili_is_held_when_a_part_comes(mak
     bench.pass_time(7200)
     second = record(bench, video, 2, of)
     bench.everything(lambda: bench.submission()["state"] == "held")
+    assert bench.submission()["last_error"].startswith("view of BV"), "what happened, not what the exception is called"
     assert bench.state(second) == State.UPLOADED
     assert bench.asked("submit") == 1
 

@@ -85,11 +85,12 @@ class Desk:
             submissions.wait(self.db, row["id"], str(error), moment(ACCOUNT_SECONDS))
         except (TemporaryError, OSError) as error:
             self.later(row, stage, stage, error)
-        except Exception as error:
-            if not isinstance(error, BiliupdError):
-                log.exception("a bug in biliupd")
-            self.failed(row, stage, Stage.HELD, f"{type(error).__name__}: {error}", None)
+        except BiliupdError as error:
+            self.failed(row, stage, Stage.HELD, str(error), None)
             log.error("held: {}", error)
+        except Exception as error:  # a bug must not stop every other submission
+            log.exception("a bug in biliupd")
+            self.failed(row, stage, Stage.HELD, f"a bug in biliupd: {type(error).__name__}: {error}", None)
         return False
 
     def insist(self, write: Callable[[], object]) -> None:
