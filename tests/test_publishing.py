@@ -302,6 +302,14 @@ def test_a_sidecar_that_is_a_pipe_stops_nothing(bench, video):
     bench.everything(lambda: "is not a file" in (bench.video(id)["waits_for"] or ""))
 
 
+def test_a_sidecar_that_leads_out_of_the_folder_is_not_read(bench, video, tmp_path):
+    (tmp_path / "secret").write_text("hunter2")
+    (bench.drop / "talk.yaml").symlink_to(tmp_path / "secret")
+    id = drop(bench, video, "talk.mp4")
+    bench.everything(lambda: "leads out of the drop folder" in (bench.video(id)["waits_for"] or ""))
+    assert "hunter2" not in bench.video(id)["waits_for"]
+
+
 def test_a_sidecar_may_say_that_it_is_not_published(bench, video):
     (bench.drop / "talk.yaml").write_text("upload: false\n")
     id = drop(bench, video, "talk.mp4")

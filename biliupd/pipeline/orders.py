@@ -133,8 +133,10 @@ def sidecar_of(path: Path) -> Path | None:
 def read_sidecar(path: Path, template: Template, root: Path) -> Sidecar:
     """A sidecar laid over a template. Raises ConfigError with every problem in it.
 
-    Whoever may write to a drop folder is not trusted with more: a cover has to lie in that folder.
+    Whoever may write to a drop folder is not trusted with more: it and its cover have to lie in that folder.
     """
+    if not _lies_in(path, root):
+        raise ConfigError([f"{path.name}: leads out of the drop folder"])
     try:
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -150,9 +152,13 @@ def read_sidecar(path: Path, template: Template, root: Path) -> Sidecar:
     found = read(Sidecar, raw, name=path.name, context={"base": path.parent}, under=template.model_dump(),
                  contradictions=contradictions)  # fmt: skip
     own = found.cover not in ("frame", "live", template.cover)
-    if own and not Path(os.path.realpath(found.cover)).is_relative_to(os.path.realpath(root)):
+    if own and not _lies_in(Path(found.cover), root):
         raise ConfigError([f"{path.name}: cover: must lie in the drop folder"])
     return found
+
+
+def _lies_in(path: Path, root: Path) -> bool:
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
 
 
 def _user_of(config: Config, db: Database, video: Video) -> Streamer | DropFolder | None:

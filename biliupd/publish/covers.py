@@ -12,7 +12,7 @@ import urllib3.exceptions
 
 from biliupd.config import trusted_certificates
 from biliupd.errors import PermanentError, TemporaryError
-from biliupd.publish.member import WEB_AGENT, Member, body_of
+from biliupd.publish.member import WEB_AGENT, Member, body_of, no_netrc
 
 MOST_COVER_BYTES = 10 << 20
 PICTURES = {b"\xff\xd8\xff": "jpeg", b"\x89PNG\r\n\x1a\n": "png", b"RIFF": "webp"}
@@ -46,7 +46,7 @@ def fetch_picture(url: str, path: Path) -> Path:
     if not url.startswith(("http://", "https://")) or not host:
         raise PermanentError("the picture's address is none of http")
     try:
-        with requests.get(url, headers={"User-Agent": WEB_AGENT}, timeout=FETCH_SECONDS, stream=True,
+        with requests.get(url, headers={"User-Agent": WEB_AGENT}, timeout=FETCH_SECONDS, stream=True, auth=no_netrc,
                           verify=trusted_certificates()) as response:  # fmt: skip
             response.raise_for_status()
             picture = body_of(response, MOST_COVER_BYTES, 2 * FETCH_SECONDS)

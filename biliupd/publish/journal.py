@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from biliupd.errors import PermanentError, TemporaryError
 
+LAG_SECONDS = 3600.0  #: what was accepted may take so long to be seen
 FINISHED_SECONDS = 30 * 24 * 3600.0  #: what is done is remembered this long
 LARGEST_BYTES = 64 << 20
 Moment = Annotated[float, Field(ge=0, lt=1e11, allow_inf_nan=False)]  #: Unix seconds that a date can be
@@ -196,6 +197,17 @@ def submitted_body(directory: Path | None, bvid: str) -> dict[str, Any]:
             if content and content.outcome and content.intent and content.outcome.bvid == bvid and content.intent.body:
                 return content.intent.body
     return {}
+
+
+def sent_lately(directory: Path | None, bvid: str, now: float) -> frozenset[str]:
+    """Files that this machine put into a submission so shortly before `now` (Unix time) that a view may lack them."""
+    found: set[str] = set()
+    for path in _journals(directory) if directory else ():
+        with contextlib.suppress(PermanentError):
+            content = _read(path)
+            if content and content.outcome and content.outcome.bvid == bvid and now - content.outcome.at < LAG_SECONDS:
+                found.update(entry.filename for entry in content.files.values() if entry.filename)
+    return frozenset(found)
 
 
 def forget_finished(directory: Path, now: float) -> None:

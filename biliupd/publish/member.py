@@ -243,11 +243,11 @@ class _Unled(requests.Session):
 def _session() -> requests.Session:
     session = _Unled()
     session.verify = trusted_certificates()
-    session.auth = _no_netrc
+    session.auth = no_netrc
     return session
 
 
-def _no_netrc(request: requests.PreparedRequest) -> requests.PreparedRequest:
+def no_netrc(request: requests.PreparedRequest) -> requests.PreparedRequest:
     """Given as `auth`, so that requests does not add a password it finds in ~/.netrc."""
     return request
 

@@ -25,7 +25,17 @@ from biliupd.publish import submission, upos
 from biliupd.publish.archives import Submitted, find, view
 from biliupd.publish.covers import fetch_picture, upload_cover
 from biliupd.publish.credential import Credential
-from biliupd.publish.journal import Content, CoverEntry, FileEntry, Intent, Journal, Look, Outcome, submitted_body
+from biliupd.publish.journal import (
+    Content,
+    CoverEntry,
+    FileEntry,
+    Intent,
+    Journal,
+    Look,
+    Outcome,
+    sent_lately,
+    submitted_body,
+)
 from biliupd.publish.line import Lines
 from biliupd.publish.manners import StandingFile
 from biliupd.publish.member import Member
@@ -115,6 +125,7 @@ class Job:
         self._standing = StandingFile(order.cookies)
         self._throttle = Throttle(lambda: publish.bandwidth_at(datetime.now().astimezone().time()))
         self._submitted: dict[str, Any] = {}
+        self._expected: frozenset[str] = frozenset()
         self._reuploaded = False
 
     def run(self) -> Published:
@@ -206,7 +217,9 @@ class Job:
             raise PermanentError(
                 f"{self._order.vid} has {had} parts; with {len(self._looks)} more it would have more than the "
                 f"{MOST_PARTS} Bilibili takes", hint="publish them with biliupd upload")
-        self._submitted = submitted_body(self._journals, str(content["archive"].get("bvid") or self._order.vid))
+        bvid = str(content["archive"].get("bvid") or self._order.vid)
+        self._submitted = submitted_body(self._journals, bvid)
+        self._expected = sent_lately(self._journals, bvid, time.time())
 
     def _cover(self) -> str:
         """The address of the picture at Bilibili; empty: there is none."""
@@ -301,12 +314,15 @@ class Job:
         """Write down what is about to be sent, and send it. Every error but UnknownOutcome: it was not accepted."""
         parts = self._parts()
         body = {} if self._order.vid else studio(self._order.template, parts, cover_url=cover_url)
+        if self._expected:
+            self._tried(self._see_what_is_expected)
         with ExitStack() as alone:
             self._wait_for_my_turn(alone)
             self._intend(parts, body)
             try:
                 with self._standing.warned():
-                    made = (submission.append(self._member, self._order.vid, parts, self._submitted)
+                    made = (submission.append(self._member, self._order.vid, parts, self._submitted,
+                                              expected=self._expected)
                             if self._order.vid else submission.submit(self._member, body))
             except UnknownOutcome:
                 raise
@@ -315,6 +331,12 @@ class Job:
                 self._journal.keep()
                 raise
         self._accepted(made)
+
+    def _see_what_is_expected(self) -> None:
+        """Wait for a view that is not older than our own edits: looking does not count as a submission."""
+        content = view(self._member, self._order.vid)
+        if not self._expected <= {str(one["filename"]) for one in content["videos"] or []}:
+            raise TemporaryError(f"{self._order.vid} is not seen with all its parts yet", retry_after_seconds=30)
 
     def _intend(self, parts: Sequence[Part], body: dict[str, Any]) -> None:
         names = [part.filename for part in parts]

@@ -6,7 +6,7 @@ Runs on the pipeline's workers. A submission is sent once; what became of it whe
 
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
@@ -34,13 +34,14 @@ def submit(member: Member, body: Mapping[str, Any]) -> Submitted:
 
 def append(
     member: Member, vid: str, parts: Sequence[Part], submitted: Mapping[str, Any], order: Sequence[str] = (),
-    content: Mapping[str, Any] | None = None,
+    content: Mapping[str, Any] | None = None, expected: Collection[str] = (),
 ) -> Submitted:  # fmt: skip
     """Put parts at the end of a submission, keeping everything else; those it has already are not sent again.
 
     `order` names files in the order they shall have; others stay before them.
     `submitted` is the body it was submitted with, if it is ours (see `studio.edited`), `content` its view, if that is
-    at hand: what is not in it is taken out. Safe to repeat: after an UnknownOutcome the next call finds out by itself.
+    at hand: what is not in it is taken out, so that a view without the `expected` files is not built upon
+    (TemporaryError). Safe to repeat: after an UnknownOutcome the next call finds out by itself.
     """
     content = view(member, vid) if content is None else content
     archive = content["archive"]
@@ -48,6 +49,9 @@ def append(
     done = Submitted(int(archive["aid"]), str(archive.get("bvid") or vid))
     if not (new := [part for part in parts if part.filename not in had]):
         return done
+    if missing := len(set(expected) - had):
+        raise TemporaryError(f"{vid} is not seen with all its parts yet: an edit now would take {missing} out",
+                             retry_after_seconds=30)
     if len(had) + len(new) > MOST_PARTS:
         raise PermanentError(
             f"{vid} has {len(had)} parts; with {len(new)} more it would have more than the {MOST_PARTS} Bilibili takes",

@@ -12,6 +12,7 @@ from biliupd.cli import main
 from biliupd.config import Template
 from biliupd.errors import NeedsPerson, PermanentError, Stopped, TemporaryError, UnknownOutcome
 from biliupd.publish.archives import view
+from biliupd.publish.credential import Credential
 from biliupd.publish.journal import Journal
 from biliupd.publish.manners import Standing, StandingFile
 from biliupd.publish.member import Member
@@ -418,3 +419,24 @@ def test_what_biliup_published_is_listed_shown_and_appended_to(bilibili, biliup,
     assert biliupd("append", "--line", "tx", "--vid", archive.bvid, more) == f"{archive.bvid}\n"
     assert [part.title for part in archive.parts] == ["clip 直播", "more"]
     assert "more" in biliup("show", archive.bvid).stdout
+
+
+def test_a_second_append_is_not_built_upon_a_view_that_lacks_the_first(bilibili, settings, clip, tmp_path):
+    cookies, state = bilibili.write_cookies(tmp_path / "c.json"), tmp_path / "state"
+    publish = settings(submit_interval_seconds=0)
+    files = [tmp_path / f"{name}.mp4" for name in "abc"]
+    for file in files:
+        file.write_bytes(os.urandom(1000))
+
+    def run(file, vid="", wait=None):
+        order = Order(cookies, (file,), Template().model_copy(update={"title": "t"}), vid=vid)
+        return Job(publish, order, state_directory=state, wait=wait or (lambda seconds: None)).run()
+
+    bvid = run(files[0]).bvid
+    before = view(Member(publish, Credential.load(cookies)), bvid)
+    run(files[1], bvid)
+    bilibili.fail("view", 200, {"code": 0, "message": "0", "data": before}, times=4)
+    run(files[2], bvid)
+    (archive,) = bilibili.archives
+    assert [bilibili.stored(part.filename).read_bytes() for part in archive.parts] == [
+        file.read_bytes() for file in files]
