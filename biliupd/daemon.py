@@ -46,7 +46,7 @@ class Daemon:
 
     def __init__(self, path: Path, config: Config, *, stderr: bool = True) -> None:
         self._path, self._stderr = path, stderr
-        self._config = config
+        self._config = self._first = config
         self._signals: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._stopping = False
         self._statuses: dict[str, tuple[State, str]] = {}  # what the catalog says of each streamer
@@ -215,10 +215,12 @@ class Daemon:
             logger.info("{} says nothing new", self._path)
             return
         fixed = [n for n in ("recordings", "control") if getattr(new, n) != getattr(old, n)]
-        if fixed:
-            text = f"{', '.join(fixed)}: these settings are taken at the next start"
+        later = fixed + [f"{n}.workers" for n in ("edit", "publish")
+                         if getattr(new, n).workers != getattr(self._first, n).workers]  # fmt: skip
+        if later:
+            text = f"{', '.join(later)}: these settings are taken at the next start"
             logger.warning("{}", text)
-        records.notice(self._catalog.db, "restart", text if fixed else "")
+        records.notice(self._catalog.db, "restart", text if later else "")
         if fixed:
             new = self._config = new.model_copy(update={name: getattr(old, name) for name in fixed})
         if new.log != old.log:

@@ -236,6 +236,10 @@ def test_settings_apply_while_it_runs_and_a_broken_file_is_refused_whole(world):
     world.wait(lambda: world.recorders() == [recorder], 15, "the dropped room is no longer recorded")
     assert not world.rows("notices", "key = 'config'")
     assert [row["name"] for row in world.rows("streamers", "active = 1")] == ["flv1"]
+
+    world.settings["publish"]["workers"] = 2
+    world.save()
+    world.wait(lambda: world.rows("notices", "text like 'publish.workers: %next start'"), 10, "it is said")
     assert world.end(signal.SIGINT) == 0  # a person at the terminal: recorders, too
     assert world.recorders() == []
 
