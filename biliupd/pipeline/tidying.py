@@ -38,6 +38,9 @@ class Tidying:
         if settings == self._settings and time.monotonic() < self._look_at:
             return False
         self._settings, self._look_at = settings, time.monotonic() + LOOK_SECONDS
+        if settings == RetentionConfig():  # everything stays: no need to look at a large library each minute
+            records.notice(self._desk.db, "retention", "")
+            return False
         found = (video for video in videos.published(self._desk.db) if not video["pinned"])
         there = [video for video in found if os.path.lexists(video["file_path"])]  # the rest may come back
         self._refused = {video["id"]: self._refused[video["id"]] for video in there if video["id"] in self._refused}
