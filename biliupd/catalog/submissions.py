@@ -195,10 +195,10 @@ def with_more(db: Database) -> list[Submission]:
     """Sent submissions with uploaded videos that Bilibili does not have in them yet, and whose time has come."""
     return list(
         db.query(
-            f"select * from submissions s where state in (?, ?) and owner is null and {DUE}"
-            " and exists (select 1 from videos v where v.submission_id = s.id and v.state = ? and v.bvid is null)"
-            " order by id",
-            [Stage.SUBMITTED, Stage.PUBLISHED, *moments(), State.UPLOADED],
+            # found by the few videos that wait, not by every submission there ever was: hence the plus
+            "select * from submissions where id in (select submission_id from videos where state = ? and bvid is null)"
+            f" and +state in (?, ?) and owner is null and {DUE} order by id",
+            [State.UPLOADED, Stage.SUBMITTED, Stage.PUBLISHED, *moments()],
         )
     )
 
