@@ -80,17 +80,20 @@ def _insert(
 
 
 def split(db: Database, submission: Submission, most: int) -> int | None:
-    """What is more than `most` parts goes on in a further submission, which is returned; None when it is not more."""
-    found = parts(db, submission["id"])
-    unsent = [video["id"] for video in found if not video["bvid"]]
-    surplus = unsent[max(most - (len(found) - len(unsent)), 0) :]
-    if not surplus:
-        return None
+    """What is more than `most` parts goes on in a further submission, which is returned; None when it is not more.
+
+    There is one further submission at most: what comes too late for the first goes into that one.
+    """
     with write(db):
-        group = str(submission["key"]).partition("#")[0]
-        further = _insert(
-            db, group, submission["account"], submission["broadcast_id"], submission["folder"],
-            continues=submission["id"],
+        found = parts(db, submission["id"])
+        unsent = [video["id"] for video in found if not video["bvid"]]
+        surplus = unsent[max(most - (len(found) - len(unsent)), 0) :]
+        if not surplus:
+            return None
+        known = db.execute("select id from submissions where continues = ?", [submission["id"]]).fetchone()
+        further = int(known[0]) if known else _insert(
+            db, str(submission["key"]).partition("#")[0], submission["account"], submission["broadcast_id"],
+            submission["folder"], continues=submission["id"],
         )  # fmt: skip
         for id in surplus:
             rows(db, "videos").update(id, {"submission_id": further})

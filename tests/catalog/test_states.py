@@ -181,6 +181,19 @@ def test_more_parts_than_one_submission_takes_go_on_in_a_further_one_in_their_or
     assert [submissions.get(catalog.db, id)["continues"] for id in (one, two, three)] == [None, one, two]
 
 
+def test_what_comes_too_late_for_a_full_submission_goes_into_the_one_that_continues_it(catalog):
+    of = broadcast(catalog, ended_at=None, parts=4)
+    ids = [add(catalog, f"ann/1/P{number}.flv", **of) for number in range(1, 5)]
+    for id in ids[:3]:
+        to_uploaded(catalog, id, f"n{id}")
+        one = submissions.of_video(catalog.db, videos.get(catalog.db, id), "main", exists=bool)
+    two = submissions.split(catalog.db, submissions.get(catalog.db, one), 2)
+    catalog.db["videos"].update(ids[3], {"submission_id": one})  # its upload began a moment before
+    assert submissions.split(catalog.db, submissions.get(catalog.db, one), 2) == two
+    assert [part["id"] for part in submissions.parts(catalog.db, two)] == ids[2:]
+    assert len(submissions.everything(catalog.db)) == 2
+
+
 def test_parts_go_in_order_while_the_broadcast_goes_on_and_a_held_one_is_not_waited_for(catalog):
     of = broadcast(catalog, ended_at=None, parts=4)
     first, second, third, fourth = (add(catalog, f"ann/1/P00{number}.flv", **of) for number in range(1, 5))
