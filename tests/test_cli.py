@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from biliupd.catalog.database import Catalog
 from biliupd.catalog.sync import Changes, Found, apply
 from biliupd.cli import main
 from biliupd.lock import DataLock, holder
+from biliupd.publish.manners import Standing, StandingFile
 
 
 def biliupd(tmp_path: Path, *words: str, config: str | None = None) -> Result:
@@ -198,6 +200,16 @@ def test_a_terminal_that_cannot_show_a_character_shows_another(tmp_path):
                           capture_output=True, text=True)  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "a.mp4 \\u2192 P1" in done.stdout
+
+
+def test_retry_ends_the_quiet_of_an_account_but_forgets_no_warning(tmp_path):
+    Catalog(tmp_path / "data" / "catalog.db")
+    standing = StandingFile(tmp_path / "c.json")
+    standing.write(Standing(until=time.time() + 9999, reason="601", strikes=2))
+    assert biliupd(tmp_path, "retry", "account:main", config=DROP).exit_code == 0
+    assert (standing.read().quiet_seconds(time.time()), standing.read().strikes) == (0, 2)
+    result = biliupd(tmp_path, "retry", "account:mian")
+    assert (result.exit_code, "did you mean main?" in result.stderr) == (1, True)
 
 
 def test_pin_and_unpin_name_a_video_a_file_or_a_folder(tmp_path):

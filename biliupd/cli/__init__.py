@@ -23,7 +23,7 @@ COMMANDS = {
     "status": ("daemon", "What is going on: streamers, recordings, videos, submissions, and what needs a person."),
     "stop": ("daemon", "End the daemon and every recorder at once; files are ended properly."),
     "demo": ("daemon", "The whole job here and now, against a live site and a Bilibili of its own on loopback."),
-    "retry": ("library", "Try a held video or submission again."),
+    "retry": ("library", "Try a held video or submission again, or an account that keeps quiet."),
     "preview": ("library", "Show exactly what would be sent to Bilibili. Sends nothing."),
     "pin": ("library", "Keep these files for good, whatever retention: says."),
     "unpin": ("library", "Let retention: decide about these files again."),

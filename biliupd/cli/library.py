@@ -15,13 +15,15 @@ from biliupd.cli.upload import errors_as_json
 from biliupd.errors import BiliupdError, PermanentError
 from biliupd.lock import holder
 from biliupd.pipeline.preview import preview as previews
+from biliupd.publish.manners import StandingFile
+from biliupd.yaml_file import near
 
 
 @click.command()
 @config_option
-@click.argument("what", metavar="video:ID|submission:ID", nargs=-1, required=True)
+@click.argument("what", metavar="video:ID|submission:ID|account:NAME", nargs=-1, required=True)
 def retry(path: Path, what: tuple[str, ...]) -> None:
-    """Try a held video or submission again."""
+    """Try a held video or submission again, or an account that keeps quiet."""
     data, _ = data_directory(path)
     holder(data)  # says when it is not ours
     if not os.path.exists(data / "catalog.db"):
@@ -29,12 +31,26 @@ def retry(path: Path, what: tuple[str, ...]) -> None:
     catalog = Catalog(data / "catalog.db")
     for name in what:
         kind, _, number = name.partition(":")
+        if kind == "account":
+            _calm(path, number)
+            click.echo(f"{name}: again")
+            continue
         again = {"video": videos.retry, "submission": submissions.retry}.get(kind)
         if again is None or not re.fullmatch(r"[0-9]{1,18}", number):
-            raise BiliupdError(f"{name!r} names neither video:ID nor submission:ID", hint="biliupd status lists them")
+            raise BiliupdError(
+                f"{name!r} names neither video:ID nor submission:ID nor account:NAME", hint="biliupd status lists them"
+            )
         if not again(catalog.db, int(number)):
             raise BiliupdError(f"{name} is not held")
         click.echo(f"{name}: again")
+
+
+def _calm(path: Path, account: str) -> None:
+    """Somebody did what Bilibili asked for: the account need not keep quiet any longer."""
+    accounts = load_config(path).accounts
+    if account not in accounts:
+        raise BiliupdError(f"there is no account {account!r}" + near(account, accounts))
+    StandingFile(accounts[account].cookies).calm()
 
 
 @click.command()

@@ -117,6 +117,11 @@ class StandingFile:
             self._change(partial(Standing.warned_by, error=error, now=time.time()))
             raise
 
+    def calm(self) -> None:
+        """A person did what was asked for: the account need not keep quiet any longer. The next warning still counts
+        as a further one."""
+        self._change(lambda standing: replace(standing, until=0.0, reason="", hint=""))
+
     @contextlib.contextmanager
     def submitting(self, publish: PublishConfig) -> Iterator[None]:
         """One submission or edit of this account at a time, whichever program sends it, and not too often.

@@ -29,7 +29,8 @@ LARGEST_ANSWER_BYTES = 16 << 20
 HOUR = 3600.0
 
 _LOG_IN = "log in to Bilibili again (biliupd login), so that the account's cookies.json is written anew"
-_CAPTCHA = "submit something by hand on bilibili.com with this account and solve its captcha; then it goes on by itself"
+_CAPTCHA = ("submit something by hand on bilibili.com with this account and solve its captcha, then: biliupd retry "
+            "account:NAME; or wait")
 _REST = "nothing to do: it goes on by itself; if this happens often, upload fewer and larger files"
 LOGIN: dict[int, tuple[float, str]] = {  #: code → seconds until another look is polite, what the person can do
     -2: (900, _LOG_IN), -101: (900, _LOG_IN), -111: (900, _LOG_IN),
