@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from support import wait_until
 from workbench import Bench
-from world import make_video
+from world import World, make_video
 
 
 @pytest.fixture(autouse=True)
@@ -61,3 +61,13 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def clip(bench: Bench, video: Path) -> Path:
     """A real video in the drop folder of the bench."""
     return Path(shutil.copy(video, bench.drop / "clip.mp4"))
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    """A daemon's whole surroundings; the test starts the daemon itself."""
+    world = World(tmp_path)
+    world.site.start()
+    world.bilibili.start()
+    yield world
+    world.close()

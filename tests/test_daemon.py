@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,15 +17,6 @@ from world import World, make_video
 import biliupd
 from biliupd.catalog.database import connect
 from biliupd.config import PublishConfig
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path)
-    world.site.start()
-    world.bilibili.start()
-    yield world
-    world.close()
 
 
 def slow_ffmpeg(world: World, seconds: float) -> None:

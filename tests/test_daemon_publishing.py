@@ -1,21 +1,10 @@
 """Publishing by the real daemon, as a process: power cuts, lost answers, wrong clocks, files that come and go."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from world import World, make_video
 
 from biliupd.rehearsal.bilibili_faults import FOR_EVER
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path)
-    world.site.start()
-    world.bilibili.start()
-    yield world
-    world.close()
 
 
 def published(world: World, count: int) -> bool:

@@ -37,8 +37,9 @@ def of_video(db: Database, video: Video, account: str, folder: str = "", *, exis
     whose former files `exists` any more is another folder of the same name, and a submission of its own.
     """
     if video["submission_id"] is not None:
-        with write(db):
-            rows(db, "submissions").update(video["submission_id"], {"account": account})
+        with write(db):  # one that was sent stays with who sent it
+            db.execute("update submissions set account = ? where id = ? and state = ?",
+                       [account, video["submission_id"], Stage.COLLECTING])  # fmt: skip
         return int(video["submission_id"])
     broadcast = video["broadcast_id"]
     group = f"broadcast:{broadcast}" if broadcast else f"folder:{folder}" if folder else f"file:{video['id']}"

@@ -154,8 +154,8 @@ def progress(db: Database, video: int, sent: int, total: int, rate: float, eta: 
         )
 
 
-def keep_session(db: Database, video: int, session: str | None, line: str) -> None:
-    """What an upload needs to go on after a restart, as text; None when there is nothing to go on with."""
+def keep_session(db: Database, video: int, session: str, line: str) -> None:
+    """What an upload needs to go on after a restart, as text."""
     with write(db):
         db.execute("update uploads set session = ?, line = ? where video_id = ?", [session, line, video])
 

@@ -6,7 +6,7 @@ before anything is sent again (bilibili-upload.md, 5.8).
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -31,8 +31,6 @@ from biliupd.publish.member import Member
 
 COLLECT_SECONDS = 2.0  #: collecting submissions are looked at this often though nothing was written
 LONGEST_REVIEW_SECONDS = 900.0  #: a review that takes long is looked at less often
-LONGEST_LAG_SECONDS = 3600.0  #: what was accepted may take so long to be seen
-SAME_TITLE_SECONDS = 600.0  #: after a refusal for the title or the file of another archive
 _MOVING = (State.RECORDED, State.EDITING, State.READY, State.UPLOADING)
 
 
@@ -217,7 +215,7 @@ class Submitting:
             desk.failed(row, Stage.SUBMITTING, Stage.SUBMITTING, why, until, lookups=1)
             return True
         if row["refused"]:  # it was answered, so that it is not there: another try may be, later
-            error = TemporaryError(row["refused"], retry_after_seconds=SAME_TITLE_SECONDS)
+            error = TemporaryError(row["refused"], retry_after_seconds=bilibili.SAME_TITLE_SECONDS)
             desk.later(row, Stage.SUBMITTING, Stage.COLLECTING, error)
             return True
         if row["resubmits"] == 0:
@@ -254,15 +252,14 @@ class Submitting:
         names = [part.filename for part in parts]
         new = [part for part, video in zip(parts, ready, strict=True) if not video["bvid"]]
         member = self._accounts.member(desk.config, row["account"])
-        content = self._view(row, member)
-        behind = {str(video["filename"]) for video in sent} - archives.review_of(content).filenames
-        if behind and _is_young(row):  # later, somebody took them out at Bilibili
-            raise TemporaryError(f"{row['bvid']} is not seen with all its parts yet: an edit now would take some out")
+        # later, what is missing was taken out by somebody at Bilibili
+        expected = [str(video["filename"]) for video in sent] if _is_young(row) else []
+        self._view(row, member, expected)
         return self._send(
             row, row["account"], Stage.APPENDING, Stage.SUBMITTED,
             claim=lambda: submissions.begin_append(db, row, names, desk.owner),
             action=lambda: bilibili.append(
-                member, row["bvid"], new, json.loads(row["body"]), order=names, content=content),
+                member, row["bvid"], new, json.loads(row["body"]), order=names, expected=expected),
             done=lambda made: self._appended(row["id"]),
         )  # fmt: skip
 
@@ -308,11 +305,11 @@ class Submitting:
         submissions.wait(db, row["id"], "waits until Bilibili shows every part", moment(pause))
         return False
 
-    def _view(self, row: Submission, member: Member) -> dict[str, Any]:
+    def _view(self, row: Submission, member: Member, expected: Sequence[str] = ()) -> dict[str, Any]:
         """What Bilibili says of it; that it says nothing soon after it was accepted is no error."""
         try:
             with self._accounts.watching(row["account"]):
-                return archives.view(member, row["bvid"])
+                return bilibili.whole(member, row["bvid"], expected)
         except PermanentError as error:
             if not _is_young(row):
                 raise
@@ -326,7 +323,7 @@ def _age_seconds(row: Submission) -> float:
 
 def _is_young(row: Submission) -> bool:
     """Whether what Bilibili shows of it may be older than what it accepted."""
-    return abs(_age_seconds(row)) < LONGEST_LAG_SECONDS
+    return abs(_age_seconds(row)) < archives.LAG_SECONDS
 
 
 def _place_in_row(desk: Desk, row: Submission) -> tuple[int, int]:

@@ -17,6 +17,7 @@ from biliupd.publish.studio import title_of
 
 PAGE_SIZE = 50
 MOST_PAGES = 200
+LAG_SECONDS = 3600.0  #: what was accepted may take so long to be seen
 CLOCK_SLACK = timedelta(minutes=5)
 REFUSED_STATES = (-2, -4, -16)  #: rejected, locked, cannot be transcoded
 SHOWN_STATES = (0, -50)  #: public; visible to oneself only, as asked for

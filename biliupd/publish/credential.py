@@ -11,10 +11,8 @@ import fcntl
 import json
 import os
 import re
-import secrets
 import stat
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -24,12 +22,12 @@ from typing import Any
 from loguru import logger
 
 from biliupd.errors import NeedsPerson, TemporaryError
+from biliupd.publish import private_file
 
 LARGEST_FILE_BYTES = 1 << 20
 SECRET_COOKIES = ("SESSDATA", "bili_jct", "DedeUserID__ckMd5", "sid")
 DOMAINS = (".bilibili.com", ".biligame.com", ".bigfun.cn", ".bigfunapp.cn", ".dreamcast.hk")
 LARGEST_NUMBER = 2**32 - 1  #: biliup reads seconds as 32 bits
-ABANDONED_SECONDS = 3600.0
 _OUTDATED = ("access_token", "refresh_token", "mid", "expires_in")  #: the older form's, at the top level
 _warned: set[Path] = set()
 _warned_lock = threading.Lock()
@@ -168,7 +166,7 @@ class Credential:
         """
         place = Path(os.path.realpath(path))
         try:
-            _replace(place, self.dumps(_content(place)).encode())
+            private_file.replace(place, self.dumps(_content(place)).encode())
         except OSError as error:
             raise _unwritable(path, place, error) from error
 
@@ -223,7 +221,7 @@ def check_writable(path: Path) -> None:
                                                           errors="surrogateescape") as table:
             if is_mounted(place, table.read()):
                 raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
-        os.unlink(_part(place, b""))
+        os.unlink(private_file.part(place, b""))
     except OSError as error:
         raise _unwritable(path, place, error) from error
 
@@ -232,54 +230,6 @@ def is_mounted(place: Path, mounts: str) -> bool:
     """Whether something is mounted at exactly that path, by the text of a mountinfo table."""
     escaped = "".join(f"\\{ord(c):03o}" if c in "\\ \t\n" else c for c in str(place))
     return any(line.split(" ")[4:5] == [escaped] for line in mounts.splitlines())
-
-
-def _replace(place: Path, content: bytes) -> None:
-    _forget_abandoned(place)
-    part = _part(place, content)
-    try:
-        os.replace(part, place)
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.unlink(part)
-        raise
-    folder = os.open(place.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _part(place: Path, content: bytes) -> Path:
-    """Write and fsync a new file next to `place`. Root writes for whoever owns the old file or else the directory."""
-    part = place.with_name(f".{place.name}.{secrets.token_hex(6)}.part")
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    try:
-        with open(descriptor, "wb") as file:
-            os.fchmod(descriptor, 0o600)
-            if os.geteuid() == 0:
-                known = os.stat(place if place.exists() else place.parent)
-                os.fchown(descriptor, known.st_uid, known.st_gid)
-            file.write(content)
-            file.flush()
-            os.fsync(descriptor)
-        return part
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.unlink(part)
-        raise
-
-
-def _forget_abandoned(place: Path) -> None:
-    """What a program that was killed while writing left there is a copy of a login nobody looks after."""
-    with contextlib.suppress(OSError):
-        for left in place.parent.glob(f".{_plain(place.name)}.*.part"):
-            if time.time() - left.lstat().st_mtime > ABANDONED_SECONDS:
-                left.unlink()
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"([*?[])", r"[\1]", name)
 
 
 def _content(place: Path) -> Any:

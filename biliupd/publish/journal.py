@@ -19,8 +19,8 @@ from loguru import logger
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from biliupd.errors import PermanentError, TemporaryError
+from biliupd.publish import private_file
 
-LAG_SECONDS = 3600.0  #: what was accepted may take so long to be seen
 FINISHED_SECONDS = 30 * 24 * 3600.0  #: what is done is remembered this long
 LARGEST_BYTES = 64 << 20
 Moment = Annotated[float, Field(ge=0, lt=1e11, allow_inf_nan=False)]  #: Unix seconds that a date can be
@@ -161,21 +161,9 @@ class Journal:
         """Write it down for good. Raises TemporaryError when that is not possible."""
         if not self.path:
             return
-        part = self.path.with_suffix(".part")
         try:
-            with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
-                file.write(_dumped(self.content))
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, self.path)
-            folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            private_file.replace(self.path, _dumped(self.content))
         except OSError as error:
-            with contextlib.suppress(OSError):
-                part.unlink()
             raise TemporaryError(f"{self.path} cannot be written: {error.strerror}",
                                  hint="without it nobody would know later what was published") from error
 
@@ -199,13 +187,13 @@ def submitted_body(directory: Path | None, bvid: str) -> dict[str, Any]:
     return {}
 
 
-def sent_lately(directory: Path | None, bvid: str, now: float) -> frozenset[str]:
-    """Files that this machine put into a submission so shortly before `now` (Unix time) that a view may lack them."""
+def sent_since(directory: Path | None, bvid: str, moment: float) -> frozenset[str]:
+    """UPOS's names of the files that this machine put into a submission after that moment (Unix seconds)."""
     found: set[str] = set()
     for path in _journals(directory) if directory else ():
         with contextlib.suppress(PermanentError):
             content = _read(path)
-            if content and content.outcome and content.outcome.bvid == bvid and now - content.outcome.at < LAG_SECONDS:
+            if content and content.outcome and content.outcome.bvid == bvid and content.outcome.at > moment:
                 found.update(entry.filename for entry in content.files.values() if entry.filename)
     return frozenset(found)
 

@@ -5,7 +5,6 @@ Called by the workers before an upload; its own threads end at the deadline. Wri
 
 import http.client
 import json
-import os
 import queue
 import threading
 import time
@@ -18,6 +17,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 from loguru import logger
 
 from biliupd.errors import BiliupdError, NeedsPerson, Stopped, TemporaryError
+from biliupd.publish import private_file
 from biliupd.publish.member import Member, parsed
 from biliupd.publish.wire import Wire, is_host
 
@@ -131,14 +131,8 @@ class Lines:
         """With the lock held. What cannot be written down is measured again after a restart."""
         if not self._path:
             return
-        part = self._path.with_name(f"{self._path.name}.part")
         try:
-            part.unlink(missing_ok=True)
-            with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
-                file.write(json.dumps({"version": 1, **asdict(self._memory)}, indent=1))
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(self._path)
+            private_file.replace(self._path, json.dumps({"version": 1, **asdict(self._memory)}, indent=1).encode())
         except OSError as error:
             logger.warning("the ranking of the upload lines cannot be kept in {}: {}", self._path, error.strerror)
 

@@ -20,6 +20,7 @@ from loguru import logger
 
 from biliupd.config import PublishConfig
 from biliupd.errors import Cooling, TemporaryError
+from biliupd.publish import private_file
 
 LONGEST_SECONDS = 24 * 3600.0
 _changing = threading.Lock()
@@ -95,16 +96,9 @@ class StandingFile:
     def write(self, standing: Standing) -> None:
         """Keep it, in one piece and private; where the folder cannot be written, only as long as this process runs."""
         self._memory = standing
-        part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
         try:
-            with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-                json.dump(asdict(standing), file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, self.path)
+            private_file.replace(self.path, json.dumps(asdict(standing)).encode())
         except OSError as error:
-            with contextlib.suppress(OSError):
-                part.unlink()
             logger.warning("{} cannot be written ({}): other programs do not see how the account stands", self.path,
                            error.strerror)
 
@@ -147,6 +141,7 @@ class StandingFile:
         """Hold the account's lock. A file system without locks, a folder that cannot be written, let everyone in."""
         try:
             held = os.open(self.path.with_name(f"{self.path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            private_file.give(held, self.path)
         except OSError:
             yield
             return

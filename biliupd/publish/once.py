@@ -6,7 +6,6 @@ and what may have been accepted is looked up before anything is sent again (bili
 """
 
 import os
-import stat
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -22,7 +21,7 @@ from urllib.parse import urlsplit
 from biliupd.config import PublishConfig, Template
 from biliupd.errors import BiliupdError, NeedsPerson, PermanentError, Stopped, TemporaryError, UnknownOutcome
 from biliupd.publish import submission, upos
-from biliupd.publish.archives import Submitted, find, view
+from biliupd.publish.archives import LAG_SECONDS, Submitted, find, view
 from biliupd.publish.covers import fetch_picture, upload_cover
 from biliupd.publish.credential import Credential
 from biliupd.publish.journal import (
@@ -33,13 +32,14 @@ from biliupd.publish.journal import (
     Journal,
     Look,
     Outcome,
-    sent_lately,
+    sent_since,
     submitted_body,
 )
 from biliupd.publish.line import Lines
 from biliupd.publish.manners import StandingFile
 from biliupd.publish.member import Member
 from biliupd.publish.session import Session
+from biliupd.publish.source import Source
 from biliupd.publish.studio import MOST_PARTS, Part, studio
 from biliupd.publish.throttle import Throttle
 from biliupd.publish.upos import Progress
@@ -47,7 +47,6 @@ from biliupd.publish.upos import Progress
 RETRY_SECONDS, MOST_RETRY_SECONDS = 5.0, 120.0
 LONGEST_PAUSE_SECONDS = 600.0  #: what has to wait longer is for a later run
 LOOK_AFTER_SECONDS = (5.0, 25.0, 60.0, 120.0)
-SAME_TITLE_SECONDS = 600.0  #: after a refusal for the title or the file of another archive
 MOST_SENT = 2  #: without an answer
 PICTURE_HOSTS = (".hdslb.com", ".biliimg.com")
 T = TypeVar("T")
@@ -219,7 +218,7 @@ class Job:
                 f"{MOST_PARTS} Bilibili takes", hint="publish them with biliupd upload")
         bvid = str(content["archive"].get("bvid") or self._order.vid)
         self._submitted = submitted_body(self._journals, bvid)
-        self._expected = sent_lately(self._journals, bvid, time.time())
+        self._expected = sent_since(self._journals, bvid, time.time() - LAG_SECONDS)
 
     def _cover(self) -> str:
         """The address of the picture at Bilibili; empty: there is none."""
@@ -314,8 +313,8 @@ class Job:
         """Write down what is about to be sent, and send it. Every error but UnknownOutcome: it was not accepted."""
         parts = self._parts()
         body = {} if self._order.vid else studio(self._order.template, parts, cover_url=cover_url)
-        if self._expected:
-            self._tried(self._see_what_is_expected)
+        if self._expected:  # looking first, because that does not count as a submission
+            self._tried(partial(submission.whole, self._member, self._order.vid, self._expected))
         with ExitStack() as alone:
             self._wait_for_my_turn(alone)
             self._intend(parts, body)
@@ -331,12 +330,6 @@ class Job:
                 self._journal.keep()
                 raise
         self._accepted(made)
-
-    def _see_what_is_expected(self) -> None:
-        """Wait for a view that is not older than our own edits: looking does not count as a submission."""
-        content = view(self._member, self._order.vid)
-        if not self._expected <= {str(one["filename"]) for one in content["videos"] or []}:
-            raise TemporaryError(f"{self._order.vid} is not seen with all its parts yet", retry_after_seconds=30)
 
     def _intend(self, parts: Sequence[Part], body: dict[str, Any]) -> None:
         names = [part.filename for part in parts]
@@ -400,7 +393,7 @@ class Job:
             self._journal.keep()
             raise TemporaryError(f"{intent.refused}; but the account's list does not show one",
                                  hint="another title may help; or run the same command again in ten minutes",
-                                 retry_after_seconds=SAME_TITLE_SECONDS)
+                                 retry_after_seconds=submission.SAME_TITLE_SECONDS)
         return False
 
     def _found(self) -> Submitted | None:
@@ -467,22 +460,11 @@ def check_files(files: Sequence[Path], most: int) -> dict[str, Look]:
 
 def _look(path: Path) -> Look:
     """How a file looks that can be uploaded. Raises PermanentError for any other."""
-    name = _shown(str(path))
     try:
-        opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        try:
-            status = os.fstat(opened)
-        finally:
-            os.close(opened)
-    except (OSError, ValueError) as error:
-        raise PermanentError(f"{name}: {getattr(error, 'strerror', None) or 'cannot be a path'}") from error
-    if stat.S_ISDIR(status.st_mode):
-        raise PermanentError(f"{name}: a directory; name the files in it")
-    if not stat.S_ISREG(status.st_mode):
-        raise PermanentError(f"{name}: not a regular file")
-    if not status.st_size:
-        raise PermanentError(f"{name}: empty")
-    return Look(size_bytes=status.st_size, mtime_ns=status.st_mtime_ns, inode=status.st_ino)
+        with Source(path) as source:
+            return Look(size_bytes=source.size_bytes, mtime_ns=source.mtime_ns, inode=source.inode)
+    except TemporaryError as error:
+        raise PermanentError(str(error)) from error
 
 
 def _is_address(cover: str) -> bool:

@@ -19,17 +19,22 @@ class Source:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.name = os.fsencode(path.name).decode("utf-8", "replace")
+        shown = os.fsencode(path).decode("utf-8", "replace")
         try:
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
-            raise TemporaryError(f"{path}: {error.strerror}") from error
+            raise TemporaryError(f"{shown}: {error.strerror}") from error
+        except ValueError as error:
+            raise PermanentError(f"{shown}: cannot be a path") from error
         status = os.fstat(self._fd)
         self.size_bytes, self.mtime_ns, self.inode = status.st_size, status.st_mtime_ns, status.st_ino
         self._known = _identity(status)
         if not stat.S_ISREG(status.st_mode) or not self.size_bytes:
             os.close(self._fd)
             kind = "empty" if stat.S_ISREG(status.st_mode) else "not a regular file"
-            raise PermanentError(f"{path}: {kind}", hint="there is nothing to upload")
+            if stat.S_ISDIR(status.st_mode):
+                kind = "a directory, not a regular file; name the files in it"
+            raise PermanentError(f"{shown}: {kind}", hint="there is nothing to upload")
 
     def __enter__(self) -> "Source":
         return self

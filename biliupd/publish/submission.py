@@ -20,6 +20,7 @@ from biliupd.publish.studio import MOST_PARTS, Part, edited
 REFUSED_FOR_AN_EARLIER_ONE = (10009, 21012)  #: the file, the title, is in an archive already: perhaps our own
 BROKEN_PART = 21015  #: "part N seems broken, upload it again"
 _BVID = r"[0-9A-Za-z]{1,32}"
+SAME_TITLE_SECONDS = 600.0  #: after a refusal for the title or the file of another archive
 MAYBE_ACCEPTED = (-500, -503, -504, 20001)
 
 
@@ -32,32 +33,41 @@ def submit(member: Member, body: Mapping[str, Any]) -> Submitted:
     return _send(member, "submit", "app/add", "web/add/v3", body)
 
 
+def whole(member: Member, vid: str, expected: Collection[str] = ()) -> dict[str, Any]:
+    """The view of a submission, fit to be edited: what is not in it would be taken out. Raises TemporaryError when it
+    lacks `expected` files and so is older than what Bilibili accepted."""
+    content = view(member, vid)
+    if missing := len(set(expected) - _files(content)):
+        raise TemporaryError(f"{vid} is not seen with all its parts yet: an edit now would take {missing} out",
+                             retry_after_seconds=30)
+    return content
+
+
 def append(
     member: Member, vid: str, parts: Sequence[Part], submitted: Mapping[str, Any], order: Sequence[str] = (),
-    content: Mapping[str, Any] | None = None, expected: Collection[str] = (),
+    expected: Collection[str] = (),
 ) -> Submitted:  # fmt: skip
     """Put parts at the end of a submission, keeping everything else; those it has already are not sent again.
 
-    `order` names files in the order they shall have; others stay before them.
-    `submitted` is the body it was submitted with, if it is ours (see `studio.edited`), `content` its view, if that is
-    at hand: what is not in it is taken out, so that a view without the `expected` files is not built upon
-    (TemporaryError). Safe to repeat: after an UnknownOutcome the next call finds out by itself.
+    `order` names files in the order they shall have; others stay before them. `submitted` is the body it was submitted
+    with, if it is ours (see `studio.edited`); `expected` as for `whole`. Safe to repeat: after an UnknownOutcome the
+    next call finds out by itself.
     """
-    content = view(member, vid) if content is None else content
-    archive = content["archive"]
-    had = {str(video["filename"]) for video in content["videos"] or []}
+    content = whole(member, vid, expected)
+    archive, had = content["archive"], _files(content)
     done = Submitted(int(archive["aid"]), str(archive.get("bvid") or vid))
     if not (new := [part for part in parts if part.filename not in had]):
         return done
-    if missing := len(set(expected) - had):
-        raise TemporaryError(f"{vid} is not seen with all its parts yet: an edit now would take {missing} out",
-                             retry_after_seconds=30)
     if len(had) + len(new) > MOST_PARTS:
         raise PermanentError(
             f"{vid} has {len(had)} parts; with {len(new)} more it would have more than the {MOST_PARTS} Bilibili takes",
             hint="submit them as a further submission")
     _send(member, "append", "app/edit/full", "web/edit", edited(content, new, submitted, order))
     return done
+
+
+def _files(content: Mapping[str, Any]) -> set[str]:
+    return {str(video["filename"]) for video in content["videos"] or []}
 
 
 def broken_part(error: BiliupdError, count: int) -> int | None:
