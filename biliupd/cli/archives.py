@@ -1,7 +1,6 @@
 """The commands list and show: what the account has at Bilibili. They ask and print, and change nothing."""
 
 import json
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -12,12 +11,10 @@ import click
 
 from biliupd.cli.shared import plain
 from biliupd.cli.upload import EPILOG, errors_as_json, login_options, settings, vid_of
-from biliupd.errors import TemporaryError
 from biliupd.publish.archives import EVER, PAGE_SIZE, STATUSES, Entry, listed, view
 from biliupd.publish.credential import Credential
 from biliupd.publish.manners import StandingFile
 from biliupd.publish.member import Member
-from biliupd.publish.once import spoken
 
 _json = click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 
@@ -76,10 +73,7 @@ def _asking(given: dict[str, Any]) -> Iterator[Member]:
     """The account, unless it has to keep quiet; a warning that comes is written down."""
     publish, cookies = settings(given)
     standing = StandingFile(cookies)
-    known = standing.read()
-    if (seconds := known.quiet_seconds(time.time())) > 0:
-        raise TemporaryError(f"this account keeps quiet for another {spoken(seconds)}: {known.reason}",
-                             hint=known.hint, retry_after_seconds=seconds)
+    standing.refuse_while_quiet()
     with standing.warned():
         yield Member(publish, Credential.load(cookies))
 

@@ -105,12 +105,6 @@ class Lines:
             self._memory = replace(memory, failed={**lately, line.name: now}, due_at=due_at)
             self._write()
 
-    def forget(self) -> None:
-        """Know nothing any more, so that the next `ranked` measures."""
-        with self._lock:
-            self._memory = _Memory()
-            self._write()
-
     def _remember(self, probe: "_Probe") -> None:
         """In the probe's thread: take over what it found."""
         with self._lock:

@@ -93,6 +93,13 @@ class StandingFile:
             logger.warning("{} cannot be used: {}", self.path, type(error).__name__)
             return self._memory
 
+    def refuse_while_quiet(self) -> None:
+        """Raise TemporaryError, with the seconds that are left, while the account has to keep quiet."""
+        standing = self.read()
+        if (seconds := standing.quiet_seconds(time.time())) > 0:
+            raise TemporaryError(f"this account keeps quiet for another {spoken(seconds)}: {standing.reason}",
+                                 hint=standing.hint, retry_after_seconds=seconds)
+
     def write(self, standing: Standing) -> None:
         """Keep it, in one piece and private; where the folder cannot be written, only as long as this process runs."""
         self._memory = standing
@@ -155,3 +162,10 @@ class StandingFile:
             yield
         finally:
             os.close(held)
+
+
+def spoken(seconds: float) -> str:
+    """A duration in words that fit: 45 s, 12 min, 3.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

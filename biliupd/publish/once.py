@@ -36,7 +36,7 @@ from biliupd.publish.journal import (
     submitted_body,
 )
 from biliupd.publish.line import Lines
-from biliupd.publish.manners import StandingFile
+from biliupd.publish.manners import StandingFile, spoken
 from biliupd.publish.member import Member
 from biliupd.publish.session import Session
 from biliupd.publish.source import Source
@@ -144,7 +144,7 @@ class Job:
             self._journal = journal
             if journal.content.outcome and not self._order.again and self._unchanged():
                 return self._published(before=True)
-            self._refuse_while_quiet()
+            self._standing.refuse_while_quiet()
             self._lines = Lines(self._state_directory / "lines.json" if self._state_directory else None)
             self._tried(self._member.whoami)
             if self._settled_from_before():
@@ -198,12 +198,6 @@ class Job:
         return False
 
     # -- before anything is sent ------------------------------------------------------------------------------------
-
-    def _refuse_while_quiet(self) -> None:
-        standing = self._standing.read()
-        if (seconds := standing.quiet_seconds(time.time())) > 0:
-            raise TemporaryError(f"this account keeps quiet for another {spoken(seconds)}: {standing.reason}",
-                                 hint=standing.hint, retry_after_seconds=seconds)
 
     def _check_before(self) -> None:
         """What Bilibili would refuse after gigabytes were sent is refused now."""
@@ -475,13 +469,6 @@ def _never_answered() -> UnknownOutcome:
     return UnknownOutcome(
         f"it was sent {MOST_SENT} times without an answer, and Bilibili does not show it",
         hint="look at the account's submissions; if it is not there some hours later, run the command with --again")
-
-
-def spoken(seconds: float) -> str:
-    """A duration in words that fit: 45 s, 12 min, 3.5 h."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _shown(name: str) -> str:

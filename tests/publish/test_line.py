@@ -158,14 +158,6 @@ def test_when_the_best_fails_they_are_measured_anew(bilibili, automatic, path):
     assert asked(bilibili) == 2
 
 
-def test_what_is_forgotten_is_measured_again(bilibili, automatic, path):
-    lines = Lines(path)
-    lines.failed(lines.ranked(automatic)[0])
-    lines.forget()
-    assert names(lines.ranked(automatic)) == ["tx", "bda2", "txa"]
-    assert asked(bilibili) == 2
-
-
 def test_an_older_ranking_is_better_than_none(bilibili, automatic, path):
     Lines(path).ranked(automatic)
     make_older(path, 7200)
