@@ -63,6 +63,8 @@ class RecordingsConfig(Section):
     """Recorded broadcasts: one folder per streamer, in it one per broadcast."""
     data_directory: FilePath = Path("data")
     """The catalog (SQLite), covers, the lock of the running daemon. One daemon per data directory."""
+    backups: Annotated[int, Field(ge=0, le=1000)] = 7
+    """Daily copies of the catalog to keep in data_directory/backups; 0: none."""
 
 
 class DropFolder(Section):
@@ -80,6 +82,8 @@ class DropFolder(Section):
     """What a folder in it becomes: one submission whose parts are its files, or one for each file."""
     folder_quiet_seconds: Seconds = 60.0
     """A folder is complete when nothing was added to it for this long."""
+    duplicates: Literal["ignore", "publish"] = "ignore"
+    """What becomes of a file with the same content as one that is known already."""
 
 
 class Streamer(Section):
@@ -151,10 +155,12 @@ class WatchConfig(Section):
     """Changing all the while: report it this often anyway, as still growing."""
     queue_size: PositiveInt = 100
     """Events that may wait; more turn into a full scan."""
-    observer: Literal["native", "polling"] = "native"
-    """polling for network mounts (NFS, SMB), where the kernel reports nothing."""
+    observer: Literal["auto", "native", "polling"] = "auto"
+    """Whether the kernel reports changes. auto: yes, but polling for file systems where it does not (NFS, SMB, FUSE)."""
     polling_seconds: Seconds = 15.0
-    """How often the polling observer looks."""
+    """How often a polled folder is looked through."""
+    network_quiet_seconds: Seconds = 30.0
+    """What quiet_seconds is for a polled folder: others write to it, and their caches lag."""
     rescan_seconds: Seconds = 900.0
     """A full scan this often, whatever the events said."""
     ignore: list[str] = []
@@ -172,6 +178,11 @@ class EditConfig(Section):
     """An ffmpeg that makes no progress for this long is ended."""
     keep_segments: bool = False
     """true: keep the segments after their mp4 was checked."""
+    missing_segments: Literal["hold", "merge"] = "hold"
+    """What becomes of a playlist whose segments stay missing or damaged: hold it for a person, or merge the rest and
+    note the gap."""
+    segment_wait_seconds: SecondsOrZero = 3600.0
+    """How long a missing segment is waited for before that."""
     workers: PositiveInt = 1
     """Merges at the same time."""
 

@@ -18,6 +18,12 @@ def publishing(db: Database) -> None:
     db.executescript(_PUBLISHING)
 
 
+@migrations()
+def library(db: Database) -> None:
+    """What a file is (its content, its streams), so that copies are known and the library can be searched."""
+    db.executescript(_LIBRARY)
+
+
 _FIRST = """
 create table streamers (
     id integer primary key,
@@ -192,4 +198,23 @@ alter table accounts add column uname text not null default '';
 alter table accounts add column checked_at text;
 alter table accounts add column expires_at text;
 alter table accounts add column hint text not null default ''
+"""
+
+_LIBRARY = """
+alter table videos add column fingerprint text;             -- of its content: equal when the content is, rarely else
+alter table videos add column same_as integer references videos(id) on delete set null;    -- of an ignored copy
+alter table videos add column version_of integer references videos(id) on delete set null; -- its file changed
+alter table videos add column video_codec text not null default '';
+alter table videos add column audio_codec text not null default '';
+alter table videos add column bitrate integer;              -- bits a second
+alter table videos add column gaps text not null default '[]';      -- JSON: what its merge had to leave out
+alter table videos add column thumbnail_path text;
+alter table videos add column sidecar text not null default '';     -- which one was read: its time and size
+alter table broadcasts add column file text not null default '';    -- which broadcast.json was read: its time and size
+create index videos_by_fingerprint on videos(fingerprint) where fingerprint is not null;
+create index videos_same_as on videos(same_as) where same_as is not null;
+drop index videos_of_broadcast;
+create index videos_of_broadcast on videos(broadcast_id) where broadcast_id is not null;
+drop index videos_of_submission;
+create index videos_of_submission on videos(submission_id) where submission_id is not null
 """

@@ -57,10 +57,10 @@ class Observing:
         self._ignore = tuple(watch.ignore)
         self._sink = sink
         self._lost = lost
-        self._events = _NATIVE_EVENTS if watch.observer == "native" else _POLLING_EVENTS
+        self._events = _NATIVE_EVENTS if watch.observer != "polling" else _POLLING_EVENTS
         self._watches: dict[str, ObservedWatch] = {}
         self.observer: BaseObserver = (
-            InotifyObserver() if watch.observer == "native" else PollingObserver(timeout=watch.polling_seconds))
+            InotifyObserver() if watch.observer != "polling" else PollingObserver(timeout=watch.polling_seconds))
         self._overflow = _OverflowNotice(lost)
         for name in _OverflowNotice.LOGGERS:
             logging.getLogger(name).addHandler(self._overflow)
