@@ -4,7 +4,6 @@ Runs on a worker thread, which waits here. Touches what the arguments name. ffmp
 terminal, a lower priority, and dies with the thread that started it, even when that is killed with SIGKILL.
 """
 
-import errno
 import functools
 import os
 import re
@@ -16,17 +15,17 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 from loguru import logger
 
 from biliupd.config import EditConfig
+from biliupd.edit.feed import Feed, Feeder
 from biliupd.errors import NeedsPerson, PermanentError, Stopped, TemporaryError
 
 LOOK_SECONDS = 0.2  #: how often stop and the deadlines are looked at
 KILL_SECONDS = 5.0  #: from SIGTERM to SIGKILL
 PART_BYTES = 32 * 1024  #: of stderr, so much is kept of its beginning and of its end
-FEED_BYTES = 1 << 20
 NICENESS = 10
 TELLING = re.compile(rb"(?i)Impossible to open|Failed to open|corrupt")  #: lines of stderr kept whatever their number
 LARGEST_TELLING = 100
@@ -37,13 +36,6 @@ class Finished(NamedTuple):
 
     stderr: str  #: its beginning and end, at most 64 KiB, and the lines that tell of damage
     seconds: float  #: how long it took
-
-
-class Feed(NamedTuple):
-    """A file for ffmpeg's standard input: its first `size_bytes`."""
-
-    path: Path
-    size_bytes: int
 
 
 def file_url(path: Path) -> str:
@@ -171,7 +163,7 @@ class _Run:
         self._child, self._edit, self._stop, self._output, self._on_progress = child, edit, stop, output, on_progress
         self.stderr = _Capped()
         self.fed = feed is None
-        self._feeder = _Feeder(feed, child.stdin) if feed is not None and child.stdin is not None else None
+        self._feeder = Feeder(feed, child.stdin) if feed is not None and child.stdin is not None else None
         self._line = b""
         self._written = ""
         self._mark: object = None
@@ -287,81 +279,6 @@ class _Run:
         try:
             os.killpg(self._child.pid, number)
         except (ProcessLookupError, PermissionError):
-            return
-
-
-class _Feeder:
-    """Moves files into a pipe without copying them through our memory (splice(2))."""
-
-    def __init__(self, files: Sequence[Feed], pipe: IO[bytes]) -> None:
-        self.pipe = pipe
-        self.total_bytes = 0
-        self.done = False
-        self._files = iter(files)
-        self._file = -1
-        self._left_bytes = 0
-        self._path = Path()
-        self._splices = True
-        self._pending = b""
-        os.set_blocking(pipe.fileno(), False)
-
-    def turn(self) -> bool:
-        """Write what fits; False: all is written, or nobody reads any more. Raises TemporaryError for a lost file."""
-        try:
-            while self._left_bytes == 0 and not self._pending:
-                if not self._open_next():
-                    self.done = True
-                    return False
-            moved = self._move()
-        except BlockingIOError:
-            return True
-        except BrokenPipeError:
-            return False
-        except OSError as error:
-            raise TemporaryError(f"{self._path.name!a} cannot be read: {error.strerror}") from error
-        if moved == 0:
-            raise TemporaryError(f"{self._path.name!a} became shorter while it was read")
-        self.total_bytes += moved
-        return True
-
-    def _open_next(self) -> bool:
-        self._close_file()
-        feed = next(self._files, None)
-        if feed is None:
-            return False
-        self._path, self._left_bytes = feed
-        self._file = os.open(feed.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        return True
-
-    def _move(self) -> int:
-        pipe = self.pipe.fileno()
-        if self._splices:
-            try:
-                moved = os.splice(self._file, pipe, min(self._left_bytes, FEED_BYTES), flags=os.SPLICE_F_NONBLOCK)
-                self._left_bytes -= moved
-                return moved
-            except OSError as error:
-                if error.errno not in (errno.EINVAL, errno.ENOSYS):
-                    raise
-                self._splices = False  # a file system that cannot do it
-        if not self._pending:
-            self._pending = os.read(self._file, min(self._left_bytes, 65536))
-            self._left_bytes -= len(self._pending)
-        moved = os.write(pipe, self._pending) if self._pending else 0
-        self._pending = self._pending[moved:]
-        return moved
-
-    def _close_file(self) -> None:
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
-
-    def close(self) -> None:
-        """Close the pipe, which tells ffmpeg that this was all, and the file."""
-        self._close_file()
-        try:
-            self.pipe.close()
-        except BrokenPipeError:
             return
 
 

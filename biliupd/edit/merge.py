@@ -1,4 +1,4 @@
-"""A playlist and its segments → one mp4, remuxed, never transcoded.
+"""A playlist, or a folder of numbered segments → one mp4, remuxed, never transcoded.
 
 Runs on a worker thread. Writes hidden `.part` files beside the output, then the output; deletes sources only in
 `remove_source`.
@@ -12,6 +12,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -19,15 +20,17 @@ from typing import NamedTuple
 
 from loguru import logger
 
-from biliupd.edit import media
-from biliupd.edit.ffmpeg import Feed, Ffmpeg, file_url
-from biliupd.edit.playlist import Group, Plan, plan, read
+from biliupd.edit import loose, media
+from biliupd.edit.ffmpeg import Ffmpeg, file_url
+from biliupd.edit.playlist import Listing, Ref, read, spellings
+from biliupd.edit.segments import Gap, Gaps, Plan, Run, plan
 from biliupd.errors import BiliupdError, PermanentError, TemporaryError
 
-__all__ = ["Merged", "Plan", "merge", "plan", "remove_source"]
+__all__ = ["Gap", "Gaps", "Merged", "Plan", "merge", "plan", "remove_source"]
 
-TS_PACKET_BYTES = 188
 MARK = "biliupd "  #: begins the comment by which a merge knows its own output again
+LEAST_HOLE_SECONDS = 2.0  #: shorter silence may be the stream's own
+PLACES = (0.0, 0.5, 1.0)  #: of the whole: where a second is decoded
 
 
 class Merged(NamedTuple):
@@ -36,170 +39,257 @@ class Merged(NamedTuple):
     path: Path
     duration_seconds: float
     size_bytes: int
+    gaps: tuple[Gap, ...] = ()  #: what was left out, in order
 
 
 def merge(
-    playlist: Path, output: Path, ffmpeg: Ffmpeg, *, on_progress: Callable[[float], None] | None = None
+    source: Path, output: Path, ffmpeg: Ffmpeg, *, gaps: Gaps = "refuse",
+    on_progress: Callable[[float], None] | None = None,
 ) -> Merged:
-    """Remux what a playlist lists into `output`; the sources stay.
+    """Remux what a playlist lists, or a folder of numbered segments holds, into `output`; the sources stay.
 
+    With `gaps` "merge" segments that are missing, empty or damaged are left out and named in the result; "refuse":
+    they are an error, as it is when none is left. What a playlist itself marks with EXT-X-GAP is no gap of the merge.
     Repeating it is safe: leftovers of an earlier try are removed, and its finished output is checked and taken.
     `on_progress` is called with the seconds of media written. Raises PermanentError (a bad playlist or segment, or
     another file of the output's name), TemporaryError (a segment is missing, no space), Stopped.
     """
-    wanted = plan(playlist)
-    mark = _mark(wanted)
     stem = "." + hashlib.sha256(os.fsencode(output.name)).hexdigest()[:20]  # the name itself may be too long already
-    temp = output.with_name(f"{stem}.part")
-    _remove_leftovers(output.parent, stem)
-    if os.path.lexists(output):
-        return _made_before(output, mark, wanted, ffmpeg)
     try:
+        wanted = loose.plan(source, ffmpeg, gaps) if source.is_dir() else plan(source, gaps)
+        mark = _mark(wanted)
+        _remove_leftovers(output.parent, stem)
+        if os.path.lexists(output):
+            return _made_before(output, mark, wanted, ffmpeg, gaps)
+        temp = output.with_name(f"{stem}.part")
         _check_space(wanted, output.parent)
-        if len(wanted.groups) == 1:
-            _remux(wanted.groups[0], temp, mark, ffmpeg, on_progress, 0.0)
-        else:
-            _remux_groups(wanted.groups, temp, mark, ffmpeg, on_progress)
-        seconds = _verify(temp, wanted, ffmpeg)
+        codecs = _Maker(wanted, temp, mark, ffmpeg, on_progress).make()
+        seconds, left_out = _verify(temp, wanted, codecs, ffmpeg, gaps)
         size_bytes = _keep(temp, output)
     except OSError as error:
         raise _ours(error, output) from error
     finally:
         _remove_leftovers(output.parent, stem)
-    return Merged(output, seconds, size_bytes)
+    return Merged(output, seconds, size_bytes, left_out)
 
 
-def remove_source(playlist: Path, *, and_directory: bool = True) -> None:
-    """Delete the files a playlist lists, the playlist, and its directory if that is empty then; repeating is safe.
+def remove_source(source: Path, *, and_directory: bool = True) -> None:
+    """Delete what `merge` was given: the files a playlist lists and the playlist, or the numbered segments of a folder.
 
-    `and_directory` false: not the directory, which is a watched one.
-
-    Raises PermanentError for a playlist that lists what it must not, TemporaryError when a file cannot be deleted.
+    Then the directory goes, too, if it is empty; with `and_directory` false it stays, being a watched one. Repeating it
+    is safe. Raises PermanentError for a playlist that lists what it must not, TemporaryError when a file cannot be
+    deleted.
     """
-    if playlist.exists():
-        lines, _ = read(playlist)
-        directory = os.path.realpath(playlist.parent)
-        names = dict.fromkeys(name for line in lines for name in (line.name, line.init) if name is not None)
-        paths = [os.path.normpath(os.path.join(directory, name)) for name in names]
-        for path in paths:
-            if not (os.path.realpath(os.path.dirname(path)) + "/").startswith(directory.rstrip("/") + "/"):
-                raise PermanentError(f"{os.path.basename(path)!a} leads out of the playlist's directory")
-        try:
-            for path in [*paths, os.fspath(playlist)]:  # the playlist last: a repetition still knows what to delete
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(path)
-        except OSError as error:
-            raise TemporaryError(f"{playlist.name!a}: its files cannot be deleted: {error.strerror}") from error
+    directory = source
+    try:
+        if source.is_dir():
+            for name in loose.files(os.listdir(source)):
+                _delete(source / name)
+        else:
+            directory = source.parent
+            if source.exists():
+                _remove_listed(source)
+    except OSError as error:
+        raise TemporaryError(f"{source.name!a}: its files cannot be deleted: {error.strerror}") from error
     if and_directory:
         with contextlib.suppress(OSError):  # not empty, or gone already
-            playlist.parent.rmdir()
+            directory.rmdir()
+
+
+def _remove_listed(playlist: Path) -> None:
+    """Delete a playlist last, so that a repetition still knows what else to delete."""
+    listing = read(playlist)
+    root = os.path.realpath(playlist.parent).rstrip("/") + "/"
+    paths: dict[str, None] = {}
+    for ref in _refs(listing):
+        found = [os.path.normpath(os.path.join(root, name)) for name in spellings(ref.name)]
+        if not all((os.path.realpath(os.path.dirname(path)) + "/").startswith(root) for path in found):
+            raise PermanentError(f"{ref.name[:200]!a} leads out of the playlist's directory")
+        path = next((path for path in found if os.path.lexists(path)), None)
+        if path is not None:
+            paths[path] = None
+    for path in paths:
+        _delete(Path(path))
+    _delete(playlist)
+
+
+def _refs(listing: Listing) -> list[Ref]:
+    """All files a media playlist names."""
+    refs = [ref for entry in listing.entries for ref in (entry.segment, entry.init) if ref is not None]
+    return list(dict.fromkeys([*refs, *(Ref(ref.line, ref.key) for ref in refs if ref.key)]))
+
+
+def _delete(path: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
 
 
 def _mark(wanted: Plan) -> str:
     """A comment that says from which segments an output was made."""
     digest = hashlib.sha256()
-    for path in wanted.segments:
-        digest.update(b"%s %d\n" % (os.fsencode(path.name), path.stat().st_size))
+    for run in [*wanted.runs, *wanted.sound]:
+        for feed in run.feeds:
+            digest.update(b"%s %d %d\n" % (os.fsencode(feed.path.name), feed.offset_bytes, feed.size_bytes))
     return MARK + digest.hexdigest()[:32]
 
 
-def _made_before(output: Path, mark: str, wanted: Plan, ffmpeg: Ffmpeg) -> Merged:
+def _made_before(output: Path, mark: str, wanted: Plan, ffmpeg: Ffmpeg, gaps: Gaps) -> Merged:
     """The output of an earlier call, which ended after the file was whole and before anybody knew."""
     foreign = f"{output.name!a} is there already and was not made from this playlist"
     try:
         if output.is_symlink() or media.probe(output, ffmpeg).comment != mark:
             raise PermanentError(foreign, hint="move it away")
-        seconds = _verify(output, wanted, ffmpeg)
+        seconds, left_out = _verify(output, wanted, None, ffmpeg, gaps)
     except PermanentError as error:
         raise PermanentError(foreign, hint="move it away") from error
-    return Merged(output, seconds, output.stat().st_size)
+    return Merged(output, seconds, output.stat().st_size, left_out)
 
 
-def _remux_groups(
-    groups: list[Group], temp: Path, mark: str, ffmpeg: Ffmpeg, on_progress: Callable[[float], None] | None
-) -> None:
-    parts, codecs, done_seconds = [], set(), 0.0
-    for number, group in enumerate(groups):
-        part = temp.with_name(f"{temp.stem}.{number}.part")
-        _remux(group, part, mark, ffmpeg, on_progress, done_seconds)
-        found = media.probe(part, ffmpeg)
-        codecs.add((found.video_codec, found.audio_codec))
-        if len(codecs) > 1:
-            raise PermanentError(f"the codecs change at segment {group.segments[0].name!a}: "
-                                 "this cannot be joined without transcoding")
-        done_seconds += found.duration_seconds
-        parts.append(part)
-    listed = temp.with_name(f"{temp.stem}.list.part")
-    listed.write_text("".join(f"file '{part.name}'\n" for part in parts))  # our own names, without any special sign
-    stderr = ffmpeg.run([
-        "-y", "-xerror", "-protocol_whitelist", "file", "-f", "concat", "-safe", "0", "-i", file_url(listed),
-        "-map", "0:v:0?", "-map", "0:a:0?", "-c", "copy", "-metadata", f"comment={mark}", "-f", "mp4", file_url(temp),
-    ], output=temp).stderr
-    for sign in ("Impossible to open", "Failed to open", "corrupt"):
-        if sign in stderr:
-            raise TemporaryError(f"joining failed: {sign}")
+class _Maker:
+    """Makes the mp4 of a plan, not yet verified."""
 
+    def __init__(
+        self, wanted: Plan, temp: Path, mark: str, ffmpeg: Ffmpeg, on_progress: Callable[[float], None] | None
+    ) -> None:
+        self._wanted, self._temp, self._mark, self._ffmpeg = wanted, temp, mark, ffmpeg
+        self._on_progress = on_progress
+        self._done_seconds = 0.0
 
-def _remux(
-    group: Group, temp: Path, mark: str, ffmpeg: Ffmpeg, on_progress: Callable[[float], None] | None,
-    done_seconds: float,
-) -> None:
-    """Feed a run of segments into ffmpeg. It is given no file name and no protocol but its standard input."""
-    fragmented = group.init is not None or group.segments[0].suffix.lower() in (".m4s", ".mp4")
-    feed = [_checked_boxes(path) for path in ([group.init] if group.init else []) + group.segments] if fragmented \
-        else [_checked_packets(path) for path in group.segments]
-    stderr = ffmpeg.run([
-        "-y", "-protocol_whitelist", "pipe", "-analyzeduration", "20M", "-probesize", "50M",
-        "-f", "mov" if fragmented else "mpegts", "-i", "pipe:0", "-map", "0:v:0?", "-map", "0:a:0?", "-c", "copy",
-        "-metadata", f"comment={mark}", "-f", "mp4", file_url(temp),
-    ], output=temp, feed=feed, on_progress=on_progress and (lambda seconds: on_progress(done_seconds + seconds))).stderr
-    # Segments are whole, that was checked; what is marked here came damaged, or begins to count its packets anew.
-    if "corrupt" in stderr:
-        logger.info("{!a}: ffmpeg marked packets of the source as damaged", group.segments[0].parent.name)
+    def make(self) -> tuple[str, str]:
+        """Write it; video and audio codec of its source ("": none)."""
+        runs, sound = self._wanted.runs, self._wanted.sound
+        if len(runs) == 1:
+            return self._run(runs[0], sound[0] if sound else None, self._temp)
+        parts: list[Path] = []
+        codecs = ("", "")
+        for number, run in enumerate(runs):
+            part = self._beside(number)
+            found = self._run(run, sound[number] if sound else None, part)
+            if parts and found != codecs:
+                raise PermanentError(f"the codecs change at segment {run.segments[0].name!a}: "
+                                     "this cannot be joined without transcoding")
+            codecs = found
+            parts.append(part)
+            self._done_seconds += run.duration_seconds
+        listed = self._beside("list")
+        listed.write_text("".join(f"file '{part.name}'\n" for part in parts))  # our own names, without a special sign
+        self._mux(["-xerror", "-protocol_whitelist", "file", "-f", "concat", "-safe", "0", "-i", file_url(listed)],
+                  self._temp)
+        return codecs
 
+    def _run(self, run: Run, sound: Run | None, target: Path) -> tuple[str, str]:
+        """One run of segments, with its sound if that comes apart."""
+        if sound is None:
+            return self._remux(run, target)[0]
+        picture, audible = self._beside("picture"), self._beside("sound")
+        (video, _), from_seconds = self._remux(run, picture)
+        (_, audio), sound_from_seconds = self._remux(sound, audible)
+        shift = sound_from_seconds - from_seconds
+        shift = shift if abs(shift) < 10 else 0.0  # else they count from different moments, and nothing is known
+        self._mux(["-xerror", "-protocol_whitelist", "file", "-f", "mp4", "-i", file_url(picture),
+                   "-protocol_whitelist", "file", "-itsoffset", f"{shift:.6f}", "-f", "mp4", "-i", file_url(audible)],
+                  target, "1:a:0")
+        return video, audio
 
-def _checked_packets(path: Path) -> Feed:
-    """A segment of MPEG-TS packets (ISO/IEC 13818-1, 2.4.3.2): each begins with 0x47. Some are looked at."""
-    with open(path, "rb") as file:
-        count, rest = divmod(os.fstat(file.fileno()).st_size, TS_PACKET_BYTES)
-        for step in range(17):
-            offset = (count - 1) * step // 16 * TS_PACKET_BYTES
-            if count == 0 or os.pread(file.fileno(), 1, offset) != b"\x47":
-                raise PermanentError(f"segment {path.name!a} is damaged: no MPEG-TS packet at byte {offset}")
-    if rest:
-        raise PermanentError(f"segment {path.name!a} is cut short: {rest} bytes after its last whole packet")
-    return Feed(path, count * TS_PACKET_BYTES)
+    def _remux(self, run: Run, target: Path) -> tuple[tuple[str, str], float]:
+        """Feed segments into ffmpeg, which is given no file name and no protocol but its standard input.
 
+        Returns the codecs of the source and the timestamp in seconds at which it begins.
+        """
+        done, on_progress = self._done_seconds, self._on_progress
+        stderr = self._ffmpeg.run([
+            "-y", "-protocol_whitelist", "pipe", "-analyzeduration", "20M", "-probesize", "50M", "-f", run.demuxer,
+            "-i", "pipe:0", "-map", "0:v:0?", "-map", "0:a:0?", "-c", "copy", "-metadata", f"comment={self._mark}",
+            "-f", "mp4", file_url(target),
+        ], output=target, feed=run.feeds, on_progress=on_progress and (lambda seconds: on_progress(done + seconds)),
+        ).stderr  # fmt: skip
+        # Segments are whole, that was checked; what is marked here came damaged, or begins to count its packets anew.
+        if "corrupt" in stderr:
+            logger.info("{!a}: ffmpeg marked packets of the source as damaged", run.segments[0].feed.path.parent.name)
+        return media.streams(stderr)[:2], media.begins(stderr)
 
-def _checked_boxes(path: Path) -> Feed:
-    """An init section or segment of whole boxes."""
-    size_bytes = path.stat().st_size
-    found = list(media.boxes(path))
-    if not {kind for kind, _, _ in found} & {b"moov", b"moof"}:
-        raise PermanentError(f"segment {path.name!a} is damaged: it holds neither moov nor moof")
-    if found[-1][2] != size_bytes:
-        raise PermanentError(f"segment {path.name!a} is cut short: its boxes end at {found[-1][2]}, "
-                             f"the file at {size_bytes}")
-    return Feed(path, size_bytes)
+    def _mux(self, inputs: list[str], target: Path, audio: str = "0:a:0?") -> None:
+        stderr = self._ffmpeg.run(["-y", *inputs, "-map", "0:v:0?", "-map", audio, "-c", "copy", "-metadata",
+                                   f"comment={self._mark}", "-f", "mp4", file_url(target)], output=target).stderr
+        for sign in ("Impossible to open", "Failed to open", "corrupt"):
+            if sign in stderr:
+                raise TemporaryError(f"joining failed: {sign}")
+
+    def _beside(self, what: object) -> Path:
+        return self._temp.with_name(f"{self._temp.stem}.{what}.part")
 
 
 def _check_space(wanted: Plan, directory: Path) -> None:
-    size_bytes = sum(path.stat().st_size for path in wanted.segments)
-    needed = size_bytes * (1 if len(wanted.groups) == 1 else 2) * 11 // 10
+    size_bytes = sum(feed.size_bytes for run in [*wanted.runs, *wanted.sound] for feed in run.feeds)
+    written = 1 + (len(wanted.runs) > 1) + bool(wanted.sound)
+    needed = size_bytes * written * 11 // 10
     free = shutil.disk_usage(directory).free
     if free < needed:
         raise TemporaryError(f"no space: merging needs {needed / 1e6:.1f} MB, {free / 1e6:.1f} MB are free",
                              hint="make room", retry_after_seconds=60)
 
 
-def _verify(path: Path, wanted: Plan, ffmpeg: Ffmpeg) -> float:
-    """Open the result again; duration in seconds if it is what the playlist promised."""
+def _verify(
+    path: Path, wanted: Plan, codecs: tuple[str, str] | None, ffmpeg: Ffmpeg, gaps: Gaps
+) -> tuple[float, tuple[Gap, ...]]:
+    """Open the result again: its duration in seconds and what it lacks, if it is what was promised.
+
+    Its streams are those of the source (`codecs`), its duration is that of the segments within 2 % (torn ones may be
+    shorter), its packets leave no hole, and its start, middle and end decode. Raises PermanentError if not.
+    """
     found = media.probe(path, ffmpeg)
+    if codecs is not None and (found.video_codec, found.audio_codec) != codecs:
+        has, had = (" and ".join(filter(None, pair)) for pair in ((found.video_codec, found.audio_codec), codecs))
+        raise PermanentError(f"the merge holds {has}, its segments {had}: it is not used")
+    torn_seconds = sum(segment.duration_seconds for run in wanted.runs for segment in run.segments if segment.torn)
+    lost_seconds = min(max(wanted.duration_seconds - found.duration_seconds, 0.0), torn_seconds)
     slack = max(2.0, 0.02 * wanted.duration_seconds)
-    if abs(found.duration_seconds - wanted.duration_seconds) > slack:
+    if abs(found.duration_seconds - wanted.duration_seconds + lost_seconds) > slack:
         raise PermanentError(f"the merge is {found.duration_seconds:.1f} s long, its segments "
                              f"{wanted.duration_seconds:.1f} s: it is not used")
-    return found.duration_seconds
+    left_out = list(wanted.gaps)
+    at = 0.0
+    places: list[tuple[float, str]] = []
+    for segment in (segment for run in wanted.runs for segment in run.segments):
+        places.append((at, segment.name))
+        at += segment.duration_seconds
+        if segment.torn:
+            share = lost_seconds * segment.duration_seconds / torn_seconds
+            at -= share
+            left_out.append(Gap(segment.name, at, share, segment.torn))
+    limit = max(LEAST_HOLE_SECONDS, 1.5 * wanted.target_seconds)
+    bad = [(at, length, f"no packet for {length:.1f} s") for at, length in media.holes(path, limit)]
+    bad += [(at, 0.0, why) for at, why in _undecodable(path, found.duration_seconds, ffmpeg)]
+    for at, length, why in bad:
+        name = next((name for from_seconds, name in reversed(places) if from_seconds <= at), places[0][1])
+        if gaps == "refuse":
+            raise PermanentError(f"the merge is damaged at {at:.1f} s, in segment {name!a}: {why}")
+        left_out.append(Gap(name, at, length, why))
+    return found.duration_seconds, tuple(sorted(left_out, key=lambda gap: gap.at_seconds))
+
+
+def _undecodable(path: Path, seconds: float, ffmpeg: Ffmpeg) -> list[tuple[float, str]]:
+    """Where a second of media does not decode, and why. Raises PermanentError when it does not anywhere."""
+    inputs = [[*media.READ_ONLY, *(("-sseof", "-1") if place == 1 else ("-ss", f"{place * seconds:.3f}", "-t", "1")),
+               "-noaccurate_seek", "-i", file_url(path)] for place in PLACES]
+
+    def decode(*chosen: list[str]) -> str:
+        maps = [text for n in range(len(chosen)) for text in ("-map", f"{n}:v:0?", "-map", f"{n}:a:0?")]
+        try:
+            ffmpeg.run(["-xerror", *(text for one in chosen for text in one), *maps, "-f", "null", "-"])
+        except PermanentError as error:
+            return str(error)
+        return ""
+
+    why = decode(*inputs)
+    if re.search(r"[Dd]ecoder.* not found|no decoder found", why):
+        logger.warning("the merge was not decoded, this ffmpeg cannot: {}", why)
+        return []
+    bad = [(place * seconds, words) for place, one in zip(PLACES, inputs, strict=True) if (words := decode(*one))] \
+        if why else []
+    if len(bad) == len(PLACES):
+        raise PermanentError(f"the merge does not decode: {bad[0][1]}")
+    return bad
 
 
 def _keep(temp: Path, output: Path) -> int:

@@ -1,78 +1,69 @@
-"""A local media playlist → the segments to join. Strict: it is a file that anybody may have put there.
+"""The text of a local playlist → what it lists. Strict: it is a file that anybody may have put there.
 
-Runs on a worker thread. Reads the playlist and looks at the files it lists, writes nothing. Names in it are plain file
-names below its directory; nothing in it is ever handed to ffmpeg.
+Runs on a worker thread. Reads the playlist, and no file that it names. Names in it are plain file names below its
+directory; nothing in it is ever handed to ffmpeg. Tags and their meaning: RFC 8216, section 4.3.
 """
 
-import os
 import re
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from biliupd.errors import PermanentError, TemporaryError
+from biliupd.errors import PermanentError
 
 LARGEST_PLAYLIST_BYTES = 16 << 20
 LARGEST_ENTRY_COUNT = 100_000
 
-_SCHEME = re.compile(r"(?:[A-Za-z][A-Za-z+.-]*|subfile,.*):")
+_SCHEME = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*|subfile,.*):")
 _ATTRIBUTE = re.compile(r'([A-Z0-9-]+)=("[^"]*"|[^,]*)')
+_RANGE = re.compile(r"(\d{1,15})(?:@(\d{1,15}))?")
 
 
-class Group(NamedTuple):
-    """Segments whose timestamps go on from one to the next."""
+class Ref(NamedTuple):
+    """What a line means: a file or some bytes of it, perhaps encrypted."""
 
-    init: Path | None
-    segments: list[Path]
+    line: int  #: from 1; 0: it is in no playlist
+    name: str  #: as it is written
+    size_bytes: int = 0  #: 0: to the end of the file
+    offset_bytes: int = 0
+    key: str = ""  #: name of the file with the key; "": not encrypted
+    iv: bytes = b""
+
+    @property
+    def place(self) -> str:
+        """Its name and line, for messages."""
+        return f"{self.name[:200]!a}" + (f" (line {self.line})" if self.line else "")
 
 
-class Plan(NamedTuple):
-    """What a playlist lists."""
+class Entry(NamedTuple):
+    """A segment."""
 
-    segments: list[Path]  #: in order, without symbolic links
-    init: Path | None  #: the first init section (fMP4); None: MPEG-TS
-    duration_seconds: float  #: sum of EXTINF
-    ended: bool  #: it has EXT-X-ENDLIST
-    groups: list[Group]  #: the segments, parted where a discontinuity, a gap or another init section stands
-
-
-class Line(NamedTuple):
-    """A segment as it is written."""
-
-    number: int  #: of its line, from 1
-    name: str
-    init: str | None
+    segment: Ref
+    init: Ref | None
     duration_seconds: float
-    new_group: bool
+    anew: bool  #: its timestamps do not go on from the segment before
 
 
-def plan(playlist: Path) -> Plan:
-    """Read a playlist and find its files.
+class Variant(NamedTuple):
+    """One playlist of a master playlist."""
 
-    Raises PermanentError naming the line for what it may not contain, TemporaryError naming a segment that is missing.
-    """
-    directory = os.path.realpath(playlist.parent)
-    lines, ended = read(playlist)
-    found = Plan([], None, sum(line.duration_seconds for line in lines), ended, [])
-    inits: dict[str, Path] = {}
-    for line in lines:
-        init = None
-        if line.init is not None:
-            init = inits.get(line.init) or inits.setdefault(line.init, _file(directory, line.init, line.number))
-        segment = _file(directory, line.name, line.number)
-        found.segments.append(segment)
-        if line.new_group or not found.groups:
-            found.groups.append(Group(init, []))
-        found.groups[-1].segments.append(segment)
-    if not found.segments:
-        raise PermanentError(f"{playlist.name!a} lists no segment")
-    return found._replace(init=found.groups[0].init)
+    playlist: Ref
+    bandwidth: int  #: bits per second
+    audio: Ref | None  #: the playlist with its sound, if that is another one
 
 
-def read(playlist: Path) -> tuple[list[Line], bool]:
-    """The segments of a playlist as written, and whether it has ended; their files are not looked at."""
+class Listing(NamedTuple):
+    """A playlist as it is written: with `variants` it is a master playlist, and without entries."""
+
+    entries: list[Entry]
+    variants: list[Variant]  #: the best one first
+    target_seconds: float  #: EXT-X-TARGETDURATION; 0: not said
+    ended: bool  #: it has EXT-X-ENDLIST
+
+
+def read(playlist: Path) -> Listing:
+    """Read it; no file it names is looked at. Raises PermanentError naming the line for what it may not contain."""
     try:
         with open(playlist, "rb") as file:
             raw = file.read(LARGEST_PLAYLIST_BYTES + 1)
@@ -81,52 +72,136 @@ def read(playlist: Path) -> tuple[list[Line], bool]:
     if len(raw) > LARGEST_PLAYLIST_BYTES:
         raise PermanentError(f"{playlist.name!a} is larger than {LARGEST_PLAYLIST_BYTES} bytes")
     try:
-        text = raw.decode("utf-8-sig")
+        lines = [line.strip() for line in raw.decode("utf-8-sig").split("\n")]
     except UnicodeDecodeError as error:
         raise PermanentError(f"{playlist.name!a} is no playlist: not UTF-8") from error
-    lines = text.split("\n")
-    if lines[0].strip() != "#EXTM3U":
+    if lines[0] != "#EXTM3U":
         raise PermanentError(f"{playlist.name!a} is no playlist: line 1 is not #EXTM3U")
     try:
-        found = list(_read(lines))
+        reader = _Reader()
+        entries = list(reader.entries(lines))
+        variants = sorted(_variants(lines), key=lambda variant: -variant.bandwidth)
+        if entries and variants:
+            raise PermanentError(f"line {variants[0].playlist.line}: another playlist among segments")
     except PermanentError as error:
         raise PermanentError(f"{playlist.name!a}, {error}") from error
-    return found, any(line.strip() == "#EXT-X-ENDLIST" for line in lines)
+    return Listing(entries, variants, reader.target_seconds, "#EXT-X-ENDLIST" in lines)
 
 
-def _read(lines: list[str]) -> Iterator[Line]:
-    init: str | None = None
-    duration: float | None = None
-    new_group = gap = False
-    seen: set[str] = set()
-    for number, line in enumerate((line.strip() for line in lines), 1):
-        tag, _, value = line.partition(":")
-        if tag == "#EXTINF":
-            duration = _duration(value, number)
+class _Reader:
+    """A media playlist, line by line: most tags hold until they come again."""
+
+    def __init__(self) -> None:
+        self.target_seconds = 0.0
+        self._init: Ref | None = None
+        self._key, self._iv = "", b""
+        self._sequence = 0
+        self._range = ""
+        self._ends: dict[str, int] = {}  # of the last byte range of a file
+        self._seen: set[tuple[str, int]] = set()
+
+    def entries(self, lines: list[str]) -> Iterator[Entry]:
+        """The segments in order. A line that comes again is left out: who wrote it was interrupted, and repeated it."""
+        duration: float | None = None
+        anew = gap = variant = False
+        for number, line in enumerate(lines, 1):
+            tag, _, value = line.partition(":")
+            if tag == "#EXTINF":
+                duration = _duration(value, number)
+            elif tag == "#EXT-X-DISCONTINUITY":
+                anew = True
+            elif tag == "#EXT-X-GAP":
+                gap = True
+            elif tag == "#EXT-X-BYTERANGE":
+                self._range = value
+            elif tag == "#EXT-X-STREAM-INF":
+                variant = True
+            elif line.startswith("#"):
+                before = self._init
+                self._hold(tag, value, number)
+                anew = anew or not _same(before, self._init)
+            elif line and variant:
+                variant = False  # the name of a playlist
+            elif line:
+                segment = self._segment(line, number)
+                if duration is None:
+                    raise PermanentError(f"line {number}: a segment without EXTINF")
+                once = (line, segment.offset_bytes)
+                if gap:
+                    anew = True  # missing by intent: what follows does not join on to what was before
+                elif once not in self._seen:
+                    self._seen.add(once)
+                    if len(self._seen) > LARGEST_ENTRY_COUNT:
+                        raise PermanentError(f"line {number}: more than {LARGEST_ENTRY_COUNT} segments")
+                    yield Entry(segment, self._init, duration, anew)
+                    anew = False
+                duration, gap = None, False
+
+    def _hold(self, tag: str, value: str, number: int) -> None:
+        if tag == "#EXT-X-TARGETDURATION" and value.isascii() and value.isdigit():
+            self.target_seconds = float(min(int(value[:6]), 3600))
+        elif tag == "#EXT-X-MEDIA-SEQUENCE" and value.isascii() and value.isdigit():
+            self._sequence = int(value[:18])
+        elif tag == "#EXT-X-KEY":
+            self._key, self._iv = _key(_attributes(value), number)
         elif tag == "#EXT-X-MAP":
-            name = _map(value, number)
-            new_group, init = new_group or name != init, name
-        elif tag == "#EXT-X-DISCONTINUITY":
-            new_group = True
-        elif tag == "#EXT-X-GAP":
-            gap = True
-        elif tag == "#EXT-X-KEY" and dict(_ATTRIBUTE.findall(value)).get("METHOD") != "NONE":
-            raise PermanentError(f"line {number}: encrypted segments are not supported")
-        elif tag in ("#EXT-X-STREAM-INF", "#EXT-X-I-FRAMES-ONLY", "#EXT-X-BYTERANGE", "#EXT-X-I-FRAME-STREAM-INF"):
+            self._init = self._map(_attributes(value), number)
+        elif tag == "#EXT-X-I-FRAMES-ONLY":
             raise PermanentError(f"line {number}: {tag[1:]} is not supported")
-        elif line and not line.startswith("#"):
-            check_name(line, number)
-            if duration is None:
-                raise PermanentError(f"line {number}: a segment without EXTINF")
-            if gap:
-                new_group = True  # missing by intent: what follows does not join on to what was before
-            elif line not in seen:
-                seen.add(line)
-                if len(seen) > LARGEST_ENTRY_COUNT:
-                    raise PermanentError(f"line {number}: more than {LARGEST_ENTRY_COUNT} segments")
-                yield Line(number, line, init, duration, new_group)
-                new_group = False
-            duration, gap = None, False
+
+    def _map(self, attributes: dict[str, str], number: int) -> Ref:
+        name = attributes.get("URI", "")
+        check_name(name, number)
+        if self._key and not self._iv:
+            raise PermanentError(f"line {number}: an encrypted EXT-X-MAP needs an IV")
+        size = offset = 0
+        if "BYTERANGE" in attributes:
+            size, offset = _byte_range(attributes["BYTERANGE"], 0, number)
+        return Ref(number, name, size, offset, self._key, self._iv)
+
+    def _segment(self, name: str, number: int) -> Ref:
+        check_name(name, number)
+        size = offset = 0
+        if self._range:
+            size, offset = _byte_range(self._range, self._ends.get(name), number)
+            self._ends[name] = offset + size
+            self._range = ""
+        iv = (self._iv or self._sequence.to_bytes(16, "big")) if self._key else b""
+        self._sequence += 1
+        return Ref(number, name, size, offset, self._key, iv)
+
+
+def _same(one: Ref | None, other: Ref | None) -> bool:
+    """Whether two lines mean the same bytes."""
+    return one is other or (one is not None and other is not None and one[1:] == other[1:])
+
+
+def _variants(lines: list[str]) -> Iterator[Variant]:
+    """The playlists of a master playlist. What leads elsewhere is among them; `segments` opens only what is local."""
+    sounds: dict[str, Ref] = {}
+    for number, line in enumerate(lines, 1):
+        tag, _, value = line.partition(":")
+        if tag == "#EXT-X-MEDIA":
+            attributes = _attributes(value)
+            if attributes.get("TYPE") == "AUDIO" and attributes.get("URI"):
+                group = attributes.get("GROUP-ID", "")
+                if group not in sounds or attributes.get("DEFAULT") == "YES":
+                    sounds[group] = Ref(number, attributes["URI"])
+    attributes = {}
+    variant = False
+    for number, line in enumerate(lines, 1):
+        tag, _, value = line.partition(":")
+        if tag == "#EXT-X-STREAM-INF":
+            attributes, variant = _attributes(value), True
+        elif variant and line and not line.startswith("#"):
+            bandwidth = attributes.get("BANDWIDTH", "")
+            yield Variant(Ref(number, line), int(bandwidth[:15]) if bandwidth.isascii() and bandwidth.isdigit() else 0,
+                          sounds.get(attributes.get("AUDIO", "")))
+            variant = False
+
+
+def _attributes(value: str) -> dict[str, str]:
+    return {name: text.strip('"') for name, text in _ATTRIBUTE.findall(value)}
 
 
 def _duration(value: str, number: int) -> float:
@@ -136,37 +211,39 @@ def _duration(value: str, number: int) -> float:
     return float(text)
 
 
-def _map(value: str, number: int) -> str:
-    attributes: dict[str, str] = dict(_ATTRIBUTE.findall(value))
-    if "BYTERANGE" in attributes:
-        raise PermanentError(f"line {number}: EXT-X-MAP with BYTERANGE is not supported")
-    name = attributes.get("URI", "").strip('"')
+def _byte_range(text: str, default: int | None, number: int) -> tuple[int, int]:
+    """Size and offset; without an offset it goes on where the one before it ended."""
+    found = _RANGE.fullmatch(text)
+    if found is None or int(found[1]) == 0 or (found[2] is None and default is None):
+        raise PermanentError(f"line {number}: {text[:50]!a} is no byte range")
+    return int(found[1]), int(found[2]) if found[2] is not None else default or 0
+
+
+def _key(attributes: dict[str, str], number: int) -> tuple[str, bytes]:
+    """Name of the file with the key, and the IV if it is written down."""
+    method = attributes.get("METHOD", "")
+    if method == "NONE":
+        return "", b""
+    if method != "AES-128" or attributes.get("KEYFORMAT", "identity") != "identity":
+        raise PermanentError(f"line {number}: segments encrypted with {method[:30]!a} are not supported")
+    name, iv = attributes.get("URI", ""), attributes.get("IV", "")
     check_name(name, number)
-    return name
+    if iv and not re.fullmatch(r"0[xX][0-9A-Fa-f]{1,32}", iv):
+        raise PermanentError(f"line {number}: {iv[:50]!a} is no IV")
+    return name, int(iv, 16).to_bytes(16, "big") if iv else b""
 
 
 def check_name(name: str, number: int) -> None:
     """Raise PermanentError for what is not a plain relative name."""
     plain = unquote(name)
-    if not name or _SCHEME.match(name) or not name.isprintable() or "\\" in plain:
-        raise PermanentError(f"line {number}: {name[:200]!a} is not a file beside the playlist")
     for form in (name, plain):
-        if form.startswith("/") or ".." in form.split("/") or "\0" in form:
+        if not form or _SCHEME.match(form) or not name.isprintable() or "\\" in form or "\0" in form:
+            raise PermanentError(f"line {number}: {name[:200]!a} is not a file beside the playlist")
+        if form.startswith("/") or ".." in form.split("/"):
             raise PermanentError(f"line {number}: {name[:200]!a} leads out of the playlist's directory")
 
 
-def _file(directory: str, name: str, number: int) -> Path:
-    path = os.path.realpath(os.path.join(directory, name))
-    if not path.startswith(directory.rstrip("/") + "/"):
-        raise PermanentError(f"line {number}: {name[:200]!a} leads out of the playlist's directory")
-    try:
-        info = os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise TemporaryError(f"waits for segment {name[:200]!a} (line {number})", retry_after_seconds=60) from error
-    except OSError as error:
-        raise TemporaryError(f"segment {name[:200]!a} (line {number}): {error.strerror}") from error
-    if not stat.S_ISREG(info.st_mode):
-        raise PermanentError(f"line {number}: {name[:200]!a} is no regular file")
-    if info.st_size == 0:
-        raise PermanentError(f"line {number}: {name[:200]!a} is empty")
-    return Path(path)
+def spellings(name: str) -> list[str]:
+    """The file names a line may mean, the likeliest first: as written, decoded, without its query."""
+    bare = name.partition("?")[0]
+    return [form for form in dict.fromkeys([name, unquote(name), bare, unquote(bare)]) if form]

@@ -14,7 +14,8 @@ from support import wait_until
 
 from biliupd.config import EditConfig
 from biliupd.edit import ffmpeg as room
-from biliupd.edit.ffmpeg import Feed, Ffmpeg, file_url, find
+from biliupd.edit.feed import Feed
+from biliupd.edit.ffmpeg import Ffmpeg, file_url, find
 from biliupd.errors import NeedsPerson, PermanentError, Stopped, TemporaryError
 
 
