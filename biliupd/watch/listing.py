@@ -66,8 +66,8 @@ def is_segment(path: str) -> bool:
 
 def scan(
     root: str, ignored: Callable[[str], bool], unreadable: Callable[[str, OSError], None] | None = None
-) -> Iterator[Entry]:
-    """Every regular file below `root`, in no order.
+) -> Iterator[tuple[str, list[Entry]]]:
+    """Every directory at and below `root`, in no order, each read whole, with the regular files directly in it.
 
     Directories behind symbolic links are not entered; a link to a file counts when the file is inside `root`.
     `unreadable(path, error)` is called for each directory or file that could not be looked at: the listing is then not
@@ -75,36 +75,38 @@ def scan(
     """
     real_root = os.path.realpath(root)
     directories = [root]
-    new, regular = tuple.__new__, stat.S_ISREG  # twice as fast as Entry(...), and there may be 100,000 of them
+    new, kind = tuple.__new__, stat.S_IFMT  # twice as fast as Entry(...), and there may be 100,000 of them
+    regular, folder, link = stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK
     while directories:
         directory = directories.pop()
+        found: list[Entry] = []
+        keep = found.append
         try:
             with os.scandir(directory) as items:
                 for item in items:
                     if ignored(item.name):
                         continue
-                    if item.is_dir(follow_symlinks=False):
-                        directories.append(item.path)
-                        continue
+                    path = item.path
                     try:
-                        if item.is_symlink():
-                            linked = _linked(item.path, real_root)
-                            if linked is not None:
-                                yield linked
-                            continue
                         info = item.stat(follow_symlinks=False)
+                        what = kind(info.st_mode)
+                        if what == regular:
+                            keep(new(Entry, (
+                                path, info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino, info.st_dev)))
+                        elif what == folder:
+                            directories.append(path)
+                        elif what == link and (linked := _linked(path, real_root)) is not None:
+                            keep(linked)
                     except FileNotFoundError:
                         continue
                     except OSError as error:
                         if unreadable is not None:
-                            unreadable(item.path, error)
-                        continue
-                    if regular(info.st_mode):
-                        yield new(Entry, (
-                            item.path, info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino, info.st_dev))
+                            unreadable(path, error)
         except OSError as error:
             if unreadable is not None and (directory == root or not isinstance(error, FileNotFoundError)):
                 unreadable(directory, error)
+                continue
+        yield directory, found
 
 
 def _linked(path: str, real_root: str) -> Entry | None:
@@ -138,19 +140,16 @@ def look(path: str, root: str | None = None) -> Entry | None:
     return Entry(path, info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino, info.st_dev)
 
 
-def segments(directory: str, ignored: Callable[[str], bool]) -> tuple[Entry, ...]:
+def segments(directory: str, ignored: Callable[[str], bool], root: str | None = None) -> tuple[Entry, ...]:
     """Segments, playlists and init section directly in a directory, by path; empty when it is gone.
 
-    Raises OSError when one cannot tell.
+    Links to files count as in `look`. Raises OSError when one cannot tell.
     """
     found = []
     try:
         with os.scandir(directory) as items:
             for item in items:
-                if not is_segment(item.name) or ignored(item.name) or not item.is_file(follow_symlinks=False):
-                    continue
-                entry = look(item.path)
-                if entry is not None:
+                if is_segment(item.name) and not ignored(item.name) and (entry := look(item.path, root)) is not None:
                     found.append(entry)
     except (FileNotFoundError, NotADirectoryError):
         return ()

@@ -1,40 +1,54 @@
-"""watchdog, held at arm's length: events of some directories, put into one callable.
+"""watchdog, held at arm's length: events of one directory and all below it, put into one callable.
 
 The handler runs on watchdog's own threads and only sorts by name and hands on: an exception in it would end the
-dispatching thread for good, and waiting in it would pile up events in memory. Reads directories, never writes.
+dispatching thread for good, and waiting in it would pile up events in memory. Touches the directory only to see whether
+the kernel tells of it: its times are set to what they are, or a hidden file is opened.
 """
 
+import contextlib
+import errno
 import logging
 import os
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
 from watchdog.events import (
+    DirAttribEvent,
     DirCreatedEvent,
     DirDeletedEvent,
     DirMovedEvent,
     FileClosedEvent,
     FileCreatedEvent,
     FileDeletedEvent,
-    FileModifiedEvent,
     FileMovedEvent,
     FileSystemEvent,
     FileSystemEventHandler,
 )
-from watchdog.observers.api import BaseObserver, ObservedWatch
-from watchdog.observers.inotify import InotifyObserver
-from watchdog.observers.polling import PollingObserver
+from watchdog.observers.api import BaseObserver
+from watchdog.observers.inotify import InotifyEmitter, InotifyObserver
+from watchdog.observers.inotify_c import (
+    CallbackId,
+    InotifyConstants,
+    InotifyEvent,
+    InotifyFD,
+    Mask,
+    WatchCallback,
+    WatchDescriptor,
+)
 
-from biliupd.config import WatchConfig
 from biliupd.watch.listing import ignored
 
-# Without "modified": one write, one event, and the kernel's queue overflows twice as soon. A file that is being written
-# is looked at again and again anyway until it is quiet, and "closed" or a scan finds what was appended later.
-_NATIVE_EVENTS: list[type[FileSystemEvent]] = [
+# Without "modified" and "attrib": one write, one event, and the kernel's queue overflows twice as soon. A file that is
+# being written is looked at again anyway until it is quiet, and "closed" or a scan finds what was appended later.
+_EVENTS: list[type[FileSystemEvent]] = [
     FileCreatedEvent, FileClosedEvent, FileMovedEvent, FileDeletedEvent,
-    DirCreatedEvent, DirMovedEvent, DirDeletedEvent,
+    DirCreatedEvent, DirMovedEvent, DirDeletedEvent, DirAttribEvent,
 ]
-_POLLING_EVENTS: list[type[FileSystemEvent]] = [*_NATIVE_EVENTS, FileModifiedEvent]
+CANARY = ".biliupd-watch"  #: opened and closed where the directory is somebody else's
+_FULL = frozenset({errno.ENOSPC, errno.ENOMEM, errno.EMFILE})
+
+logging.getLogger("watchdog").setLevel(logging.ERROR)  # an overflow is told by whoever owns the watcher
 
 
 class Event(NamedTuple):
@@ -47,53 +61,140 @@ class Event(NamedTuple):
 
 
 class Observing:
-    """One observer. `sink` takes each event and must not wait; `lost(root)` is told when events of a root are missing,
-    with "" for those of all roots: the kernel's queue has overflowed.
+    """The events of one root.
 
-    Raises OSError when the kernel gives no (more) inotify instance.
+    `real` is its path without symbolic links; `sink` takes each event and must not wait; `lost(root)` is told when
+    events are missing. Raises OSError when the kernel takes no watch on the root, or gives no (more) inotify instance.
     """
 
-    def __init__(self, watch: WatchConfig, sink: Callable[[Event], None], lost: Callable[[str], None]) -> None:
-        self._ignore = tuple(watch.ignore)
-        self._sink = sink
-        self._lost = lost
-        self._events = _NATIVE_EVENTS if watch.observer != "polling" else _POLLING_EVENTS
-        self._watches: dict[str, ObservedWatch] = {}
-        self.observer: BaseObserver = (
-            InotifyObserver() if watch.observer != "polling" else PollingObserver(timeout=watch.polling_seconds))
-        self._overflow = _OverflowNotice(lost)
-        for name in _OverflowNotice.LOGGERS:
-            logging.getLogger(name).addHandler(self._overflow)
-        self.observer.start()
-
-    def add(self, root: str, real: str) -> None:
-        """Watch a directory and all below it; `real` is its path without symbolic links. Raises OSError."""
-        self.drop(root)
-        handler = _Handler(root, real, self._ignore, self._sink, self._lost)
-        self._watches[root] = self.observer.schedule(handler, real, recursive=True, event_filter=self._events)
-
-    def drop(self, root: str) -> None:
-        """Stop watching it; nothing happens if it is not watched."""
-        watch = self._watches.pop(root, None)
-        if watch is not None and watch in {emitter.watch for emitter in self.observer.emitters}:
-            self.observer.unschedule(watch)
-
-    def sees(self, root: str) -> bool:
-        """Whether the thread that reads this root's events is alive."""
-        watch = self._watches.get(root)
-        return any(emitter.watch == watch and emitter.is_alive() for emitter in self.observer.emitters)
+    def __init__(
+        self, root: str, real: str, ignore: tuple[str, ...], sink: Callable[[Event], None], lost: Callable[[str], None]
+    ) -> None:
+        self._real = real
+        self._instance = _Instance(os.fsencode(real), ignore, lambda: lost(root))
+        self._observer = _Observer(self._instance)
+        self._handler = _Handler(root, real, ignore, sink, lost)
+        self._touched_at: float | None = None  # and nothing was heard since
+        self._canary: int | None = None
+        self._observer.start()
+        try:
+            self._observer.schedule(self._handler, real, recursive=True, event_filter=_EVENTS)
+        except OSError:
+            self.close(5.0)
+            raise
 
     def is_alive(self) -> bool:
-        """Whether the dispatching thread is alive, and the one that reads from the kernel."""
-        reader = getattr(self.observer, "_inotify_fd", None)  # no public way leads there (watchdog 7.1)
-        return self.observer.is_alive() and (reader is None or reader.is_alive())
+        """Whether its threads are: the one that reads from the kernel, the one that sorts, the one that hands on."""
+        emitters = self._observer.emitters
+        return self._observer.is_alive() and self._instance.is_alive() and bool(emitters) and all(
+            emitter.is_alive() for emitter in emitters)
+
+    def touch(self) -> None:
+        """Make the kernel tell something, without a change that anybody sees; where that is forbidden, do nothing."""
+        at = time.monotonic()
+        try:
+            info = os.stat(self._real)
+            os.utime(self._real, ns=(info.st_atime_ns, info.st_mtime_ns))
+        except PermissionError:  # the directory is somebody else's
+            try:
+                self._open_canary()
+            except OSError:
+                return
+        except OSError:
+            return
+        if self._touched_at is None:
+            self._touched_at = at
+
+    def deaf_seconds(self) -> float:
+        """How long nothing was heard since a touch; 0: something was, and be it another event."""
+        if self._touched_at is not None and self._handler.heard_at >= self._touched_at:
+            self._touched_at = None
+        return 0.0 if self._touched_at is None else time.monotonic() - self._touched_at
+
+    def missing(self, directories: int) -> str:
+        """Why fewer than these directories are watched; "" if all are."""
+        refused = dict(self._instance.refused)  # its thread goes on
+        if any(number in _FULL for number in refused.values()):
+            return limit_reached("watches")
+        if refused:
+            return f"{len(refused)} directories may not be watched, among them {os.fsdecode(next(iter(refused)))!a}"
+        watches = self._instance.watches()
+        return f"{directories - watches} of {directories} directories lack a watch" if watches < directories else ""
 
     def close(self, deadline_seconds: float) -> None:
         """End its threads; waits for the dispatching one at most this long."""
-        for name in _OverflowNotice.LOGGERS:
-            logging.getLogger(name).removeHandler(self._overflow)
-        self.observer.stop()
-        self.observer.join(deadline_seconds)
+        self._observer.stop()
+        self._observer.join(deadline_seconds)
+        if self._canary is not None:
+            os.close(self._canary)
+            self._canary = None
+            with contextlib.suppress(OSError):
+                os.unlink(os.path.join(self._real, CANARY))
+
+    def _open_canary(self) -> None:
+        file = os.open(os.path.join(self._real, CANARY), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        # The old one is closed, which is told; the new one stays open, so that the name is known to be ours.
+        if self._canary is not None:
+            os.close(self._canary)
+        self._canary = file
+
+
+def limit_reached(what: str) -> str:
+    """What the operator has to do about the kernel's limit of watches or instances."""
+    name = f"fs.inotify.max_user_{what}"
+    try:
+        with open(f"/proc/sys/{name.replace('.', '/')}") as file:
+            limit = int(file.read())
+    except (OSError, ValueError):
+        return f"the kernel gives no more inotify {what}; raise {name}"
+    return f"the kernel gives no more inotify {what}; raise the limit: sysctl {name}={2 * limit} (it is {limit})"
+
+
+class _Instance(InotifyFD):
+    """An inotify instance that knows what it was refused and says when events were lost."""
+
+    def __init__(self, root: bytes, ignore: tuple[str, ...], lost: Callable[[], None]) -> None:
+        super().__init__()
+        self._root, self._ignore, self._lost = root, ignore, lost
+        self.refused: dict[bytes, int] = {}
+
+    def add_callback(self, path: bytes, mask: Mask, callback: WatchCallback, id_: CallbackId) -> WatchDescriptor:
+        if path == self._root:
+            mask = Mask(mask | InotifyConstants.IN_ATTRIB)  # `touch` needs that, and only of the root
+        elif _is_ignored(os.fsdecode(path[len(self._root):]), self._ignore):
+            raise PermissionError(errno.EPERM, "not wanted")  # watchdog goes on with the next one
+        try:
+            # As in watchdog, but for a warning when the callback is there already: nested directories made in one go
+            # are added twice, and its text holds the path of every watch there is.
+            with self._lock:
+                watch = self._get_or_create_watch(path, mask)
+                watch.callbacks[id_] = callback
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+                self.refused[path] = error.errno or 0
+            raise
+        self.refused.pop(path, None)
+        return watch.wd
+
+    def handle_event(self, event: InotifyEvent) -> None:
+        super().handle_event(event)
+        if event.is_queue_overflow:  # now all watches are placed anew: a scan from now on misses nothing
+            self._lost()
+
+    def watches(self) -> int:
+        """How many the kernel keeps."""
+        try:
+            with open(f"/proc/self/fdinfo/{self._inotify_fd}", "rb") as file:
+                return sum(line.startswith(b"inotify wd:") for line in file)
+        except OSError:
+            return 0
+
+
+class _Observer(InotifyObserver):
+    def __init__(self, instance: InotifyFD) -> None:
+        self._inotify_fd = instance
+        instance.start()
+        BaseObserver.__init__(self, InotifyEmitter, inotify_fd=instance)
 
 
 class _Handler(FileSystemEventHandler):
@@ -101,13 +202,15 @@ class _Handler(FileSystemEventHandler):
         self, root: str, real: str, ignore: tuple[str, ...], sink: Callable[[Event], None], lost: Callable[[str], None]
     ) -> None:
         self._root, self._real, self._ignore, self._sink, self._lost = root, real, ignore, sink, lost
+        self.heard_at = 0.0
 
     def dispatch(self, event: FileSystemEvent) -> None:
         try:
+            self.heard_at = time.monotonic()
             if event.event_type == "moved":
                 self._hand_on(event.src_path, True, event.is_directory)
                 self._hand_on(event.dest_path, False, event.is_directory)
-            else:
+            elif event.event_type != "attrib":
                 self._hand_on(event.src_path, event.event_type == "deleted", event.is_directory)
         except Exception:  # noqa: BLE001  whatever it was, the dispatching thread must live on: the scan finds the file
             self._lost(self._root)
@@ -115,19 +218,11 @@ class _Handler(FileSystemEventHandler):
     def _hand_on(self, path: bytes | str, gone: bool, directory: bool) -> None:
         path = os.fsdecode(path)
         below = path[len(self._real):]
-        if not path.startswith(self._real) or any(ignored(part, self._ignore) for part in below.split("/") if part):
+        if not path.startswith(self._real) or _is_ignored(below, self._ignore):
             return
         self._sink(Event(self._root, self._root + below, gone, directory))
 
 
-class _OverflowNotice(logging.Handler):
-    """watchdog says only in its log that the kernel's event queue overflowed (and drops more events then)."""
-
-    LOGGERS = ("watchdog.observers.inotify_c", "watchdog.observers.inotify")
-
-    def __init__(self, lost: Callable[[str], None]) -> None:
-        super().__init__(logging.WARNING)
-        self._lost = lost
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._lost("")
+def _is_ignored(below: str, extra: tuple[str, ...]) -> bool:
+    """Of a path relative to its root."""
+    return any(ignored(part, extra) for part in below.split("/") if part)

@@ -1,17 +1,17 @@
 """Say when a path has stopped changing (pure: events, looks and a clock in, settled paths out).
 
-Runs on the watcher thread and touches nothing: how a path looks comes from the callables it is given. Events are only
-hints that something may have changed; how a path looks at the beginning and at the end of its quiet time decides.
+Runs on the watcher thread and touches nothing: how a path looks comes from the eyes it is given. Events are only hints
+that something may have changed; how a path looks, and how old the file itself says it is, decides.
 """
 
 import heapq
 import os
 from collections.abc import Callable, Container
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from biliupd.watch.listing import INIT_NAME, Entry, is_segment
 
-MANY_ENTRIES = 16  #: a subject with more files than this is not looked at again for every event
+LONGEST_PAUSE_SECONDS = 60.0  #: between two looks at what rests but is not finished
 
 
 class Settled(NamedTuple):
@@ -28,34 +28,64 @@ def subject_of(path: str, roots: Container[str]) -> str:
     return directory if is_segment(path) and directory not in roots else path
 
 
-class _Subject:
-    __slots__ = ("before", "changed_at", "due_at", "many", "reported_at")
+class Wait(NamedTuple):
+    """Why files at rest are not taken yet."""
 
-    def __init__(self, now: float) -> None:
-        self.changed_at = now  # the beginning of its quiet time
+    why: str
+    patience_seconds: float  #: after so long they are taken nevertheless
+    pause_seconds: float  #: the longest between two looks
+
+
+class Eyes(Protocol):
+    """How paths look. Each answer is of this moment."""
+
+    def look(self, subject: str) -> tuple[Entry, ...] | None:
+        """Its files, () when it is gone, None when one cannot tell at the moment."""
+
+    def quiet_seconds(self, subject: str) -> float:
+        """How long it must not change."""
+
+    def age_seconds(self, entries: tuple[Entry, ...]) -> float | None:
+        """How long ago the youngest changed by its own times; None when these do not tell."""
+
+    def told(self, subject: str) -> bool:
+        """Whether events tell of its changes."""
+
+    def is_open(self, entries: tuple[Entry, ...]) -> bool:
+        """Whether somebody still writes, whatever the files look like."""
+
+    def unfinished(self, entries: tuple[Entry, ...]) -> Wait | None:
+        """What files at rest wait for; None: nothing."""
+
+
+class _Subject:
+    __slots__ = ("before", "changed_at", "due_at", "not_before", "pause_seconds", "quiet_seconds", "reported_at")
+
+    def __init__(self, now: float, age_seconds: float, quiet_seconds: float) -> None:
+        self.quiet_seconds = quiet_seconds
+        self.changed_at = now - min(age_seconds, quiet_seconds)  # the beginning of its quiet time
         self.reported_at = now  # last word to the caller, or the first event
         self.due_at = now
         self.before: tuple[Entry, ...] | None = None  # how it looked when its quiet time began
-        self.many = False
+        self.pause_seconds = 0.0  # it rests, but is not finished: looked at after this pause,
+        self.not_before = 0.0  # that is, then
 
 
 class Settler:
     """Paths that may be changing.
 
-    Quiet for `quiet_seconds`: settled. Changing all the while: reported every `limit_seconds` as growing, so that a
-    file somebody writes to for hours is known meanwhile. `look(subject)` gives its files, () when it is gone, None when
-    one cannot tell at the moment; `is_open(files)` says that somebody still writes, whatever the files look like.
-    Times are seconds of any clock that never steps back.
+    Quiet long enough, with nobody who writes and nothing that is missing: settled. Changing all the while: reported
+    every `limit_seconds` as growing, so that a file somebody writes to for hours is known meanwhile. `waits` says of
+    paths at rest why they are not settled. Times are seconds of any clock that never steps back.
+
+    A file whose own times tell when it last changed is looked at twice at most: in the middle of its quiet time, when
+    most events about it have come, and at the end. Else the whole quiet time lies between two looks.
     """
 
-    def __init__(
-        self, quiet_seconds: float, limit_seconds: float, look: Callable[[str], tuple[Entry, ...] | None],
-        is_open: Callable[[tuple[Entry, ...]], bool] = lambda entries: False,
-    ) -> None:
-        self.quiet_seconds = quiet_seconds
+    def __init__(self, limit_seconds: float, eyes: Eyes) -> None:
         self.limit_seconds = limit_seconds
-        self._look = look
-        self._is_open = is_open
+        self.waits: dict[str, str] = {}
+        self._eyes = eyes
         self._subjects: dict[str, _Subject] = {}
         self._due: list[tuple[float, str]] = []  # a heap; an item counts only while it agrees with its subject
 
@@ -66,17 +96,24 @@ class Settler:
         """Something may have changed: quiet begins anew."""
         state = self._subjects.get(subject)
         if state is None:
-            state = self._subjects[subject] = _Subject(now)
-            heapq.heappush(self._due, (now, subject))
+            self.find(subject, now)
             return
         state.changed_at = now
         if state.before is not None:
             state.before = None
-            self._schedule(subject, state, now)
+            self._schedule(subject, state, self._first_look_at(subject, state))
+
+    def find(self, subject: str, now: float, age_seconds: float = 0.0) -> None:
+        """It was found by a scan, last changed so long ago; nothing happens if it is known already."""
+        if subject in self._subjects:
+            return
+        state = self._subjects[subject] = _Subject(now, age_seconds, self._eyes.quiet_seconds(subject))
+        self._schedule(subject, state, self._first_look_at(subject, state))
 
     def forget(self, belongs: Callable[[str], bool]) -> None:
         """Drop the subjects for which `belongs` holds."""
         self._subjects = {name: state for name, state in self._subjects.items() if not belongs(name)}
+        self.waits = {name: why for name, why in self.waits.items() if name in self._subjects}
 
     def next_at(self) -> float | None:
         """When `turn` has something to do; None: nothing is waiting."""
@@ -102,37 +139,58 @@ class Settler:
         state.due_at = at
         heapq.heappush(self._due, (at, subject))
 
+    def _first_look_at(self, subject: str, state: _Subject) -> float:
+        # Of what no event tells, the first look begins the quiet time. Else it may wait: one look for many events.
+        return state.changed_at + (state.quiet_seconds / 2 if self._eyes.told(subject) else 0.0)
+
     def _step(self, subject: str, state: _Subject, now: float) -> Settled | None:
         limit_at = state.reported_at + self.limit_seconds
-        if state.before is None:
-            # A directory with thousands of segments gets a new one every few seconds: listing it each time would cost
-            # more than recording it, so it is left alone until half of its quiet time has passed without an event.
-            first_look_at = state.changed_at + self.quiet_seconds / 2
-            if state.many and now < first_look_at and now < limit_at:
-                self._schedule(subject, state, min(first_look_at, limit_at))
-                return None
-            self._remember(state, self._look(subject), now)
-        elif now >= state.changed_at + self.quiet_seconds:
-            entries = self._look(subject)
-            if entries is not None and _form(entries) == _form(state.before) and not self._is_open(entries):
-                del self._subjects[subject]
-                return Settled(subject, entries, growing=False)
-            state.changed_at = now
-            self._remember(state, entries, now)
+        if state.before is None and now < min(first_at := self._first_look_at(subject, state), limit_at):
+            self._schedule(subject, state, min(first_at, limit_at))
+            return None
+        if state.before is None or now >= max(state.changed_at + state.quiet_seconds, state.not_before):
+            entries = self._eyes.look(subject)
+            if state.before is None or entries is None or _form(entries) != _form(state.before):
+                self._begin(subject, state, entries, now)
+            if entries is not None and now >= state.changed_at + state.quiet_seconds:
+                settled = self._judge(subject, state, entries, now)
+                if settled is not None:
+                    return settled
         report = None
         if now >= limit_at:
             state.reported_at = now
-            report = Settled(subject, state.before, growing=True) if state.before else None
-        self._schedule(
-            subject, state, min(state.changed_at + self.quiet_seconds, state.reported_at + self.limit_seconds))
+            if state.before and any(entry.size_bytes for entry in state.before):
+                report = Settled(subject, state.before, growing=True)
+        quiet_at = max(state.changed_at + state.quiet_seconds, state.not_before)
+        self._schedule(subject, state, min(quiet_at, state.reported_at + self.limit_seconds))
         return report
 
-    def _remember(self, state: _Subject, entries: tuple[Entry, ...] | None, now: float) -> None:
-        state.before = entries
-        if entries is None:
+    def _begin(self, subject: str, state: _Subject, entries: tuple[Entry, ...] | None, now: float) -> None:
+        """Remember how it looks: what is the beginning of its quiet time?"""
+        age_seconds = self._eyes.age_seconds(entries) if entries else None
+        if age_seconds is not None:
+            state.changed_at = now - min(age_seconds, state.quiet_seconds)
+        elif entries is None or state.before is not None:
             state.changed_at = now
-        else:
-            state.many = len(entries) > MANY_ENTRIES
+        state.before = entries
+        state.pause_seconds = state.not_before = 0.0
+        self.waits.pop(subject, None)
+
+    def _judge(self, subject: str, state: _Subject, entries: tuple[Entry, ...], now: float) -> Settled | None:
+        """It rests: has it settled? If not, say why, and when to look again."""
+        if self._eyes.is_open(entries):
+            self.waits[subject] = "somebody has it open for writing"
+            state.not_before = now + state.quiet_seconds
+            return None
+        wait = self._eyes.unfinished(entries)
+        if wait is None or now >= state.changed_at + wait.patience_seconds:
+            del self._subjects[subject]
+            self.waits.pop(subject, None)
+            return Settled(subject, entries, growing=False)
+        self.waits[subject] = wait.why
+        state.pause_seconds = max(state.quiet_seconds, min(2 * state.pause_seconds, wait.pause_seconds))
+        state.not_before = min(now + state.pause_seconds, state.changed_at + wait.patience_seconds)
+        return None
 
 
 def _form(entries: tuple[Entry, ...]) -> list[tuple[str, int, int, int]]:

@@ -8,8 +8,6 @@ every `rescan_seconds`, in small steps between which events are taken. A root th
 directory is offline, and never reported as an empty listing nor as deleted files.
 """
 
-import errno
-import functools
 import itertools
 import os
 import queue
@@ -24,28 +22,28 @@ from typing import NamedTuple
 from loguru import logger
 
 from biliupd.config import WatchConfig
-from biliupd.watch import listing
+from biliupd.watch import listing, mounts
+from biliupd.watch.eyes import WatcherEyes
 from biliupd.watch.listing import Entry
-from biliupd.watch.observing import Event, Observing
+from biliupd.watch.observing import Event
 from biliupd.watch.outbox import BATCH, LONGEST_RETRY_SECONDS, Outbox
-from biliupd.watch.roots import Root, Scan
+from biliupd.watch.roots import Root, Scan, Survey
 from biliupd.watch.settle import Settled, Settler, only_init, subject_of
 
 STEP_SECONDS = 0.02  #: a scan stops after this long to take events
-CHECK_SECONDS = 2.0  #: between two looks at the roots and at the observer
-OBSERVER_GRACE_SECONDS = 30.0  #: a dead observer is rebuilt; only after this long the watcher counts as dead, too
-LEASE_AGE_SECONDS = 3600.0  #: a scan asks only for files changed within this time whether somebody writes to them
+CHECK_SECONDS = 2.0  #: between two looks at the roots and at the observers
 
 
 class WatchStatus(NamedTuple):
     """What the watcher is doing."""
 
-    watching: bool  #: the observer is alive
+    watching: bool  #: every root that is there is observed or polled
     suspended: bool
-    observer: str  #: native or polling
-    roots: dict[str, str]  #: why each is "offline: ..." or "unwatched: ..."; "" when all is well
+    roots: dict[str, str]  #: why each is "offline: ..." or "unwatched in part: ..."; "" when all is well
+    observed: dict[str, str]  #: how each is: native, "polled: why", "partly: why"; "" while it is offline
     waiting: int  #: events in the queue
     settling: int  #: paths that may be changing
+    waits: dict[str, str]  #: of those, the ones at rest that are not taken yet, and why
     held_back: int  #: settled paths that on_settled has not taken yet
     last_scan_at: datetime | None
     last_scan_seconds: float
@@ -56,36 +54,38 @@ class WatchStatus(NamedTuple):
 class Watcher:
     """The watched roots, their events and scans.
 
-    `on_settled` takes batches of settled paths, `on_scanned` a whole listing of a root and whether it is complete, and
-    answers with the entries that are new or changed for it; these then settle as if there had been events.
-    `on_root(root, text)` is called on a change only: "offline: why", or "" when the root is (back) in use. All are
-    called on the watcher thread; when one raises, its call is repeated later with growing pauses.
+    `on_settled` takes batches of settled paths. `on_scan(root)` is called when a scan begins and gives the `Survey`
+    that takes it; the entries it calls new or changed then settle as if there had been events. `on_root(root, text)`
+    is called on a change only: "offline: why", "unwatched in part: why", or "" when all is well (again). All are
+    called on the watcher thread; when one raises, its call (or the whole scan) is repeated later with growing pauses.
+    `unfinished(path)` may say why a file at rest is not whole yet; it is then taken after ten times `limit_seconds`.
     """
 
     def __init__(
         self, watch: WatchConfig, roots: Sequence[Path], *,
         on_settled: Callable[[list[Settled]], None],
-        on_scanned: Callable[[Path, list[Entry], bool], list[Entry]],
+        on_scan: Callable[[Path], Survey],
         on_root: Callable[[Path, str], None],
+        unfinished: Callable[[str], str] = lambda path: "",
     ) -> None:
         self.stop = threading.Event()
-        self._on_scanned, self._on_root = on_scanned, on_root
+        self._on_scan, self._on_root = on_scan, on_root
         self._watch = watch
-        self._ignored = functools.partial(listing.ignored, extra=watch.ignore)
-        self._roots = {path: Root(path) for path in map(os.path.abspath, roots)}
+        self._roots: dict[str, Root] = {}
+        self._add_roots(roots)
         self._asked: deque[Callable[[], None]] = deque()  # what other threads want done on the watcher thread
-        self._suspended = False
+        self._suspended = self._asleep = False
         self._wake = threading.Event()
         self._queue: queue.Queue[Event] = queue.Queue(watch.queue_size)
         self._queued: set[Event] = set()  # what is in the queue, so that nothing waits there twice
-        self._lost: set[str] = set()  # roots of which events were lost; "" for the kernel's overflow
-        self._settler = Settler(watch.quiet_seconds, watch.limit_seconds, self._look, self._is_open)
+        self._lost: set[str] = set()  # roots of which events were lost
+        self._eyes = WatcherEyes(watch, self._roots, unfinished)
+        self._settler = Settler(watch.limit_seconds, self._eyes)
         self._gone_directories: set[str] = set()
         self._branches: deque[str] = deque()  # new directories to list
-        self._branch: Iterator[Entry] | None = None
+        self._branch: Iterator[tuple[str, list[Entry]]] | None = None
         self._outbox = Outbox(on_settled)
-        self._observing: Observing | None = None
-        self._observer_trouble_at: float | None = None
+        self._mounts: tuple[mounts.Mount, ...] = ()
         self._check_at = 0.0
         self._last_scan: tuple[datetime | None, float, int] = (None, 0.0, 0)
         self._rescans: Counter[str] = Counter()
@@ -104,11 +104,11 @@ class Watcher:
         if self._thread.ident is not None:
             self._thread.join(deadline_seconds)
         if not self._thread.is_alive():
-            self._close_observer(deadline_seconds)
+            self._close_observers(deadline_seconds)
 
     def apply(self, watch: WatchConfig, roots: Sequence[Path]) -> None:
         """Use other settings and roots from the next turn on: new roots are scanned, dropped ones forgotten."""
-        self._ask(lambda: self._change(watch, [os.path.abspath(path) for path in roots]))
+        self._ask(lambda: self._change(watch, roots))
 
     def suspend(self) -> None:
         """Stop watching; what happens until `resume` is found by the scan then."""
@@ -126,17 +126,16 @@ class Watcher:
 
     def status(self) -> WatchStatus:
         """What it is doing now; may be called on any thread."""
-        observing = self._observing
-        roots = {root.path: root.told for root in list(self._roots.values())}
+        roots = list(self._roots.values())
         return WatchStatus(
-            observing is not None and observing.is_alive(), self._suspended, self._watch.observer, roots,
-            self._queue.qsize(), len(self._settler), len(self._outbox), *self._last_scan, dict(self._rescans))
+            not self._asleep and all(root.is_watched() for root in roots if root.online), self._suspended,
+            {root.path: root.told for root in roots}, {root.path: root.observed() for root in roots},
+            self._queue.qsize(), len(self._settler), dict(self._settler.waits), len(self._outbox), *self._last_scan,
+            dict(self._rescans))
 
     def is_alive(self) -> bool:
-        """Whether its thread is alive, and the observer, which is rebuilt when it dies, not dead for long."""
-        trouble_at = self._observer_trouble_at
-        return self._thread.is_alive() and (
-            trouble_at is None or time.monotonic() - trouble_at < OBSERVER_GRACE_SECONDS)
+        """Whether its thread is. Observers that die are built anew; meanwhile, scans find what they miss."""
+        return self._thread.is_alive()
 
     # The thread
 
@@ -157,7 +156,7 @@ class Watcher:
                 if not busy:
                     self._wake.wait(self._idle_seconds(time.monotonic()))
         finally:
-            self._close_observer(5.0)
+            self._close_observers(5.0)
 
     def _idle_seconds(self, now: float) -> float:
         due_at = self._settler.next_at()
@@ -172,9 +171,10 @@ class Watcher:
         if self._suspended:
             self._sleep()
             return False
+        self._asleep = False
         if now >= self._check_at:
             self._check(now)
-        self._take_losses(now)
+        self._take_losses()
         busy = self._take_events(now)
         busy |= self._list_branches(now)
         busy |= self._scan_roots(now)
@@ -186,30 +186,37 @@ class Watcher:
         self._asked.append(action)
         self._wake.set()
 
-    def _change(self, watch: WatchConfig, roots: list[str]) -> None:
-        for path in [path for path in self._roots if path not in roots]:
-            self._forget(self._roots.pop(path))
-        for path in roots:
-            self._roots.setdefault(path, Root(path))
+    def _add_roots(self, roots: Sequence[Path]) -> None:
+        """In the order of the settings: of two that overlap the first one stays."""
+        old = dict(self._roots)
+        self._roots.clear()
+        for path in map(os.path.abspath, roots):
+            self._roots[path] = old.pop(path) if path in old else Root(path, self._sink, self._lose)
+        for root in old.values():
+            self._forget(root)
+
+    def _change(self, watch: WatchConfig, roots: Sequence[Path]) -> None:
+        self._add_roots(roots)
         old, self._watch = self._watch, watch
-        self._ignored = functools.partial(listing.ignored, extra=watch.ignore)
-        self._settler.quiet_seconds, self._settler.limit_seconds = watch.quiet_seconds, watch.limit_seconds
+        self._eyes.apply(watch)
+        self._settler.limit_seconds = watch.limit_seconds
         if (old.observer, old.polling_seconds, old.queue_size, old.ignore) != (
                 watch.observer, watch.polling_seconds, watch.queue_size, watch.ignore):
-            self._close_observer(5.0)
+            self._close_observers(5.0)
             self._queue, self._queued = queue.Queue(watch.queue_size), set()
+            for root in self._roots.values():
+                root.stale = True
             self._want("asked")
         self._check_at = 0.0
 
     def _sleep(self) -> None:
         """Suspended: no observer, nothing under way; every root is scanned after `resume`."""
-        if self._observing is None:
+        if self._asleep:
             return
-        self._close_observer(5.0)
+        self._asleep = True
         for root in self._roots.values():
-            root.wanted, root.scan, root.not_before = "asked", None, 0.0
-        self._settler.forget(lambda subject: True)
-        self._outbox.forget(lambda path: True)
+            self._forget(root)
+            root.wanted, root.not_before = "asked", 0.0
         self._branches.clear()
         self._branch = None
         self._check_at = 0.0
@@ -229,19 +236,15 @@ class Watcher:
         self._wake.set()
 
     def _lose(self, root: str) -> None:
-        """On watchdog's thread: events of this root, or of all (""), are missing."""
+        """On watchdog's thread: events of this root are missing."""
         self._lost.add(root)
         self._wake.set()
 
-    def _take_losses(self, now: float) -> None:
+    def _take_losses(self) -> None:
         while self._lost:
-            path = self._lost.pop()
-            if path in self._roots:
-                self._roots[path].want("overflow")
-            elif path == "":
-                for root in self._roots.values():
-                    root.want("overflow")
-                    root.again_at = now + 2.0  # watchdog places its watches anew meanwhile, and may miss a directory
+            root = self._roots.get(self._lost.pop())
+            if root is not None:
+                root.want("overflow")
 
     def _take_events(self, now: float) -> bool:
         for _ in range(1000):
@@ -273,10 +276,9 @@ class Watcher:
             if self._branch is None:
                 if not self._branches:
                     return False
-                self._branch = listing.scan(self._branches.popleft(), self._ignored)
-            for entry in self._branch:
-                if self._root_of(entry.path) is not None:
-                    self._settler.note(subject_of(entry.path, self._roots), now)
+                self._branch = listing.scan(self._branches.popleft(), self._eyes.ignored)
+            for _, entries in self._branch:
+                self._find([entry for entry in entries if self._eyes.root_of(entry.path) is not None], now)
                 if time.perf_counter() > until:
                     return True
             self._branch = None
@@ -294,72 +296,77 @@ class Watcher:
                 continue
             if root.scan is None and now >= root.next_at:
                 root.want("timer")
-            if root.again_at is not None and now >= root.again_at:
-                root.again_at = None
-                root.want("overflow")
             if root.scan is None and root.wanted and now >= root.not_before:
-                unreadable: list[str] = []
-
-                def complain(path: str, error: OSError, unreadable: list[str] = unreadable) -> None:
-                    unreadable.append(f"{path!a}: {error.strerror}")
-
-                root.scan = Scan(listing.scan(root.path, self._ignored, complain), root.wanted, unreadable)
-                root.wanted = None
+                self._begin_scan(root, root.wanted, now)
             if root.scan is not None:
                 self._advance(root, root.scan, now)
                 return True
         return False
 
-    def _advance(self, root: Root, scan: Scan, now: float) -> None:
-        until = time.perf_counter() + STEP_SECONDS
-        while step := list(itertools.islice(scan.entries, 200)):
-            scan.found += step
-            if time.perf_counter() > until:
-                return
-        root.scan = None
-        self._examine(root)
-        if not root.online:
+    def _begin_scan(self, root: Root, cause: str, now: float) -> None:
+        unreadable: list[str] = []
+
+        def complain(path: str, error: OSError) -> None:
+            unreadable.append(f"{path!a}: {error.strerror}")
+
+        root.before_scan(now, self._watch)
+        try:
+            survey = self._on_scan(Path(root.path))
+        except Exception as error:  # noqa: BLE001  not ours to know what it raises: the scan is repeated
+            self._refused(root, cause, now, error)
             return
+        root.wanted = None
+        root.scan = Scan(listing.scan(root.path, self._eyes.ignored, complain), cause, unreadable, survey)
+
+    def _advance(self, root: Root, scan: Scan, now: float) -> None:
+        if len(self._outbox) >= 2 * BATCH:
+            return  # first what was found has to be taken
+        until = time.perf_counter() + STEP_SECONDS
+        try:
+            for directory, entries in scan.entries:
+                scan.directories += 1
+                scan.files += len(entries)
+                self._find(scan.survey.look(directory, entries), now, settled=True)
+                if time.perf_counter() > until:
+                    return
+            self._examine(root, now)
+            if root.scan is not scan:
+                return
+            scan.survey.end(not scan.unreadable)
+        except Exception as error:  # noqa: BLE001  not ours to know what it raises: the scan is repeated
+            self._refused(root, scan.cause, now, error)
+            return
+        root.scan = None
         if scan.unreadable:
             logger.warning("{} of {!a} could not be listed, among them {}", len(scan.unreadable), root.path,
                            "; ".join(scan.unreadable[:3]))
-        try:
-            changed = self._on_scanned(Path(root.path), scan.found, not scan.unreadable)
-        except Exception as error:  # noqa: BLE001  not ours to know what it raises: the scan is repeated
-            if not root.retry_seconds:
-                logger.warning("the listing of {!a} was not taken, tried again later: {!r}", root.path, error)
-            root.retry_seconds = min(max(1.0, root.retry_seconds * 2), LONGEST_RETRY_SECONDS)
-            root.want(scan.cause)
-            root.not_before = now + root.retry_seconds
-            return
-        root.retry_seconds = 0.0
         took_seconds = time.perf_counter() - scan.began_at
-        root.not_before = now + 4 * took_seconds  # overflow after overflow: four fifths of the time stay for the rest
-        timer_seconds = self._watch.rescan_seconds
-        root.next_at = now + (min(timer_seconds, self._watch.polling_seconds) if root.unwatched else timer_seconds)
+        root.after_scan(now, scan, took_seconds, self._watch)
+        self._tell(root, root.trouble())
         self._rescans[scan.cause] += 1
-        self._last_scan = (datetime.now(UTC), took_seconds, len(scan.found))
-        self._classify(changed, now)
+        self._last_scan = (datetime.now(UTC), took_seconds, scan.files)
 
-    def _classify(self, changed: list[Entry], now: float) -> None:
-        """What was last changed long ago has settled; the rest has to show it."""
+    def _refused(self, root: Root, cause: str, now: float, error: Exception) -> None:
+        if not root.retry_seconds:
+            logger.warning("the scan of {!a} was not taken, tried again later: {!r}", root.path, error)
+        root.scan = None
+        root.retry_seconds = min(max(1.0, root.retry_seconds * 2), LONGEST_RETRY_SECONDS)
+        root.want(cause)
+        root.not_before = now + root.retry_seconds
+
+    def _find(self, entries: list[Entry], now: float, *, settled: bool = False) -> None:
+        """Files that a listing shows. With `settled`, those that were last changed long ago need not show it."""
         seen: set[str] = set()
-        for entry in changed:
+        for entry in entries:
             subject = subject_of(entry.path, self._roots)
             if subject in seen:
                 continue
             seen.add(subject)
-            entries: tuple[Entry, ...] | None = (entry,) if subject == entry.path else self._look(subject)
-            if entries and all(self._is_old(entry) for entry in entries):
-                self._report(Settled(subject, entries, growing=False))
+            files = (entry,) if subject == entry.path else self._eyes.look(subject) if settled else None
+            if settled and files and self._eyes.rested(files):
+                self._report(Settled(subject, files, growing=False))
             else:
-                self._settler.note(subject, now)
-
-    def _is_old(self, entry: Entry) -> bool:
-        age_seconds = time.time() - max(entry.mtime_ns, entry.ctime_ns) / 1e9
-        if age_seconds <= self._watch.quiet_seconds:
-            return False
-        return age_seconds > LEASE_AGE_SECONDS or not listing.open_for_writing(entry.path)
+                self._settler.find(subject, now, self._eyes.age_seconds((entry,)) or 0.0)
 
     # Settled paths
 
@@ -369,10 +376,10 @@ class Watcher:
             return
         found = self._settler.turn(now, BATCH)
         if any(not item.entries for item in found):
-            for root in self._roots.values():
-                self._examine(root)  # the files are gone, or is it the root?
+            for root in list(self._roots.values()):
+                self._examine(root, now)  # the files are gone, or is it the root?
         for item in found:
-            home = self._root_of(item.path)
+            home = self._eyes.root_of(item.path)
             if home is not None and home.online:
                 self._judge(item, home, now)
 
@@ -394,82 +401,39 @@ class Watcher:
             item = item._replace(path=item.entries[0].path)
         self._outbox.put(item)
 
-    def _look(self, subject: str) -> tuple[Entry, ...] | None:
-        root = self._root_of(subject)
-        try:
-            if os.path.isdir(subject) and not os.path.islink(subject):
-                return listing.segments(subject, self._ignored)
-            entry = listing.look(subject, root.path if root else None)
-        except OSError:
-            return None
-        return (entry,) if entry is not None else ()
-
-    def _is_open(self, entries: tuple[Entry, ...]) -> bool:
-        """Of many segments only the youngest can still be open."""
-        youngest = sorted(entries, key=lambda entry: entry.mtime_ns)[-3:]
-        return any(listing.open_for_writing(entry.path) for entry in youngest)
-
-    def _root_of(self, path: str) -> Root | None:
-        return next((root for root in self._roots.values() if root.holds(path)), None)
-
-    # Roots and the observer
+    # Roots
 
     def _check(self, now: float) -> None:
         self._check_at = now + CHECK_SECONDS
-        self._tend_observer()
-        for root in self._roots.values():
-            self._examine(root)
+        self._mounts = mounts.read()
+        for root in list(self._roots.values()):
+            self._examine(root, now)
 
-    def _tend_observer(self) -> None:
-        if self._observing is not None and not self._observing.is_alive():
-            logger.warning("the observer died; it is built anew")
-            self._close_observer(1.0)
-            self._want("observer")
-        if self._observing is None:
-            try:
-                self._observing = Observing(self._watch, self._sink, self._lose)
-                self._observer_trouble_at = None
-            except OSError as error:
-                if self._observer_trouble_at is None:
-                    logger.warning("no observer, only scans: {}; raise fs.inotify.max_user_instances", error)
-                    self._observer_trouble_at = time.monotonic()
-
-    def _examine(self, root: Root) -> None:
+    def _examine(self, root: Root, now: float) -> None:
         """Is the root there? Take it offline or put it (back) to use."""
-        sight, why = root.judge()
+        before = itertools.takewhile(lambda other: other is not root, self._roots.values())
+        sight, why = root.judge(self._mounts, before)
         if sight is None or why:
             self._put_offline(root, why)
             return
-        if root.online and root.sees(sight) and self._observing is not None and self._observing.sees(root.path):
-            return
-        cause = "returned" if not root.online else "observer" if root.sees(sight) else "replaced"
-        trouble = "there is no observer"
-        if self._observing is not None:
+        if root.stale or not (root.online and root.sees(sight) and root.is_well(now)):
             try:
-                self._observing.add(root.path, sight.real)
-                trouble = ""
+                root.settle_in(sight, self._watch)
             except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EMFILE, errno.ENOMEM):
-                    self._put_offline(root, error.strerror or str(error))
-                    return
-                trouble = f"{error.strerror or error}; raise fs.inotify.max_user_watches"
-        root.sight = sight
-        if not (root.online and trouble and root.unwatched):  # still not watched is no news
-            root.want(cause)
-        root.online, root.unwatched = True, bool(trouble)
-        self._tell(root, f"unwatched: {trouble}" if trouble else "")
+                self._put_offline(root, error.strerror or str(error))
+                return
+        self._tell(root, root.trouble())
 
     def _put_offline(self, root: Root, why: str) -> None:
-        if root.online:
-            self._forget(root)
-        root.online = False
+        self._forget(root)
         self._tell(root, f"offline: {why}")
 
     def _forget(self, root: Root) -> None:
         """Nothing of what is under way below this root may be reported any more."""
-        root.scan = None
-        if self._observing is not None:
-            self._observing.drop(root.path)
+        if not root.online:
+            return
+        root.online, root.scan = False, None
+        root.close(5.0)
         self._settler.forget(root.holds)
         self._outbox.forget(root.holds)
 
@@ -484,7 +448,6 @@ class Watcher:
         root.told = text
         (logger.warning if text else logger.info)("{!a} {}", root.path, text or "is watched again")
 
-    def _close_observer(self, deadline_seconds: float) -> None:
-        observing, self._observing = self._observing, None
-        if observing is not None:
-            observing.close(deadline_seconds)
+    def _close_observers(self, deadline_seconds: float) -> None:
+        for root in self._roots.values():
+            root.close(deadline_seconds)

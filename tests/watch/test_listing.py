@@ -31,7 +31,8 @@ def test_further_patterns_can_be_given():
 
 
 def names(root, **kwargs):
-    return sorted(os.path.relpath(entry.path, root) for entry in scan(str(root), ignored, **kwargs))
+    listed = scan(str(root), ignored, **kwargs)
+    return sorted(os.path.relpath(entry.path, root) for _, found in listed for entry in found)
 
 
 def test_a_scan_finds_regular_files_only_and_enters_no_link(tmp_path):
@@ -60,7 +61,7 @@ def test_names_that_are_no_utf8_survive(tmp_path):
     raw = os.fsencode(tmp_path) + b"/\xff\xfe.mp4"
     with open(raw, "wb") as file:
         file.write(b"abc")
-    (entry,) = scan(str(tmp_path), ignored)
+    ((_, (entry,)),) = scan(str(tmp_path), ignored)
     assert (os.fsencode(entry.path), entry.size_bytes) == (raw, 3)
     assert look(entry.path) == entry
 
@@ -75,7 +76,9 @@ def test_what_cannot_be_listed_is_told(tmp_path):
 def test_looking_at_a_file_agrees_with_the_scan(tmp_path):
     (tmp_path / "a.mp4").write_text("x")
     (tmp_path / "link.mp4").symlink_to("a.mp4")
-    for entry in scan(str(tmp_path), ignored):
+    ((_, found),) = scan(str(tmp_path), ignored)
+    assert len(found) == 2
+    for entry in found:
         assert look(entry.path, str(tmp_path)) == entry
     assert look(str(tmp_path / "link.mp4")) is None
     assert look(str(tmp_path)) is None

@@ -3,7 +3,7 @@
 import pytest
 
 from biliupd.watch.listing import Entry
-from biliupd.watch.settle import MANY_ENTRIES, Settled, Settler, subject_of
+from biliupd.watch.settle import Settled, Settler, Wait, subject_of
 
 QUIET, LIMIT = 5.0, 20.0
 
@@ -18,6 +18,10 @@ class Disk:
     def __init__(self) -> None:
         self.files: dict[str, tuple[Entry, ...] | None] = {}
         self.open: set[str] = set()
+        self.wait: Wait | None = None
+        self.changed_at: float | None = None  # as the files' own times say
+        self.hears = False
+        self.now = 0.0
         self.looks = 0
 
     def look(self, subject: str) -> tuple[Entry, ...] | None:
@@ -27,6 +31,18 @@ class Disk:
     def is_open(self, entries: tuple[Entry, ...]) -> bool:
         return any(found.path in self.open for found in entries)
 
+    def quiet_seconds(self, subject: str) -> float:
+        return QUIET
+
+    def age_seconds(self, entries: tuple[Entry, ...]) -> float | None:
+        return None if self.changed_at is None else max(0.0, self.now - self.changed_at)
+
+    def told(self, subject: str) -> bool:
+        return self.hears
+
+    def unfinished(self, entries: tuple[Entry, ...]) -> Wait | None:
+        return self.wait
+
 
 @pytest.fixture
 def disk() -> Disk:
@@ -35,7 +51,7 @@ def disk() -> Disk:
 
 @pytest.fixture
 def settler(disk: Disk) -> Settler:
-    return Settler(QUIET, LIMIT, disk.look, disk.is_open)
+    return Settler(LIMIT, disk)
 
 
 def run(settler: Settler, start: float, end: float, step: float = 0.5) -> list[tuple[float, Settled]]:
@@ -43,6 +59,7 @@ def run(settler: Settler, start: float, end: float, step: float = 0.5) -> list[t
     found: list[tuple[float, Settled]] = []
     now = start
     while now <= end:
+        settler._eyes.now = now
         found += [(now, item) for item in settler.turn(now)]
         now += step
     return found
@@ -109,6 +126,67 @@ def test_a_file_somebody_holds_open_only_grows(settler, disk):
     assert [item.growing for _, item in run(settler, 130.5, 140)] == [False]
 
 
+def test_a_file_at_rest_settles_a_quiet_time_after_its_own_last_change(settler, disk):
+    disk.hears, disk.changed_at = True, 98.5
+    disk.files["a"] = (entry("a"),)
+    settler.note("a", 100)
+    assert [now for now, _ in run(settler, 100, 110)] == [103.5]
+    assert disk.looks == 2
+
+
+@pytest.mark.parametrize(("changed_at", "settles_at"), [(0.0, 102.5), (200.0, 107.5), (102.0, 107.0)])
+def test_times_of_long_ago_or_of_the_future_neither_hurry_nor_delay_it_for_long(settler, disk, changed_at, settles_at):
+    disk.hears, disk.changed_at = True, changed_at
+    disk.files["a"] = (entry("a"),)
+    settler.note("a", 100)
+    assert [now for now, _ in run(settler, 100, 120)] == [settles_at]
+
+
+def test_what_a_scan_finds_again_and_again_settles_all_the_same(settler, disk):
+    disk.files["a"] = (entry("a"),)
+    found = []
+    for now in range(100, 112):
+        settler.find("a", now)
+        found += [(now, item.path) for item in settler.turn(now)]
+        if found:
+            break
+    assert found == [(105, "a")]
+
+
+def test_a_scan_that_comes_late_does_not_begin_the_quiet_time_late(settler, disk):
+    disk.hears, disk.changed_at = True, 97.0
+    disk.files["a"] = (entry("a"),)
+    settler.find("a", 100, age_seconds=3.0)
+    assert [now for now, _ in run(settler, 100, 120)] == [102]
+
+
+def test_what_is_not_whole_is_looked_at_with_growing_pauses_and_taken_in_the_end(settler, disk):
+    disk.wait = Wait("its end is missing", 150.0, 60.0)
+    disk.files["a"] = (entry("a"),)
+    settler.note("a", 100)
+    looks = []
+    for now in range(100, 300):
+        before = disk.looks
+        found = [item for item in settler.turn(now) if not item.growing]
+        looks += [now] * (disk.looks - before)
+        if found:
+            break
+        assert now < 105 or settler.waits == {"a": "its end is missing"}
+    assert looks == [100, 105, 110, 120, 140, 180, 240, 250]
+    assert (now, settler.waits) == (250, {})
+
+
+def test_what_waits_and_changes_begins_anew(settler, disk):
+    disk.wait = Wait("it is empty", float("inf"), 60.0)
+    disk.files["a"] = (entry("a", size=0),)
+    settler.note("a", 100)
+    assert run(settler, 100, 1000) == []  # an empty file is not even told as growing
+    disk.files["a"], disk.wait = (entry("a"),), None
+    settler.note("a", 1000)
+    assert [item.growing for _, item in run(settler, 1000, 1006)] == [False]
+    assert settler.waits == {}
+
+
 def test_what_is_gone_settles_as_gone(settler, disk):
     disk.files["a"] = (entry("a"),)
     settler.note("a", 100)
@@ -134,9 +212,9 @@ def test_what_cannot_be_looked_at_waits(settler, disk):
     assert [item.growing for _, item in run(settler, 200.5, 212)] == [False]
 
 
-def test_a_directory_of_many_segments_is_not_listed_for_each_of_them(settler, disk):
-    segments = [entry(f"d/{n}.ts") for n in range(MANY_ENTRIES + 1)]
-    disk.files["d"] = tuple(segments)
+def test_a_directory_is_not_listed_for_each_event_in_it(settler, disk):
+    disk.hears = True
+    disk.files["d"] = tuple(entry(f"d/{n}.ts") for n in range(17))
     for now in range(100, 110):
         settler.note("d", now)
         settler.turn(now)

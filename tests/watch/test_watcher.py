@@ -206,16 +206,18 @@ def test_suspended_it_sees_nothing_and_resumed_it_finds_all(watching, catalog, r
     assert watcher.status().watching
 
 
-def test_the_polling_observer_sees_changes_too(watching, catalog, root):
-    watcher = watching(root, observer="polling", polling_seconds=0.2)
+def test_a_polled_root_sees_changes_too_and_a_scan_does_not_begin_the_quiet_time_anew(watching, catalog, root):
+    watcher = watching(root, observer="polling", polling_seconds=0.2, network_quiet_seconds=0.5)
     (root / "d").mkdir()
     (root / "d" / "a.mp4").write_bytes(b"x")
     wait_until(lambda: catalog.has(root / "d" / "a.mp4"))
     (root / "d" / "a.mp4").write_bytes(b"xyz")
-    wait_until(lambda: catalog.settled[-1].entries[0].size_bytes == 3)
+    wait_until(lambda: len(catalog.settled) == 2)
+    assert catalog.settled[-1].entries[0].size_bytes == 3
     (root / "d" / "a.mp4").unlink()
-    wait_until(lambda: catalog.gone)
-    assert (watcher.status().observer, watcher.status().rescans) == ("polling", {"start": 1})
+    wait_until(lambda: str(root / "d" / "a.mp4") in catalog.unseen)
+    assert watcher.status().observed == {str(root): "polled: it is set so"}
+    assert watcher.status().watching
 
 
 def test_a_symlinked_root_is_watched_and_keeps_its_own_name(watching, catalog, root, tmp_path):
@@ -244,9 +246,9 @@ def test_roots_can_be_added_and_dropped_while_it_runs(watching, catalog, root, t
 
 def test_another_kind_of_observer_and_other_names_apply_while_it_runs(watching, catalog, root):
     watcher = watching(root)
-    polling = {"observer": "polling", "polling_seconds": 0.2, "ignore": ["*.bak"]}
+    polling = {"observer": "polling", "polling_seconds": 0.2, "network_quiet_seconds": 0.3, "ignore": ["*.bak"]}
     watcher.apply(WatchConfig(quiet_seconds=catalog.quiet_seconds, **polling), [root])
-    wait_until(lambda: watcher.status().observer == "polling" and watcher.status().watching)
+    wait_until(lambda: watcher.status().observed[str(root)].startswith("polled"))
     (root / "a.bak").write_bytes(b"x")
     (root / "a.mp4").write_bytes(b"x")
     wait_until(lambda: catalog.has(root / "a.mp4"))
