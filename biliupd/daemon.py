@@ -7,6 +7,8 @@ import os
 import queue
 import signal
 import time
+from collections import deque
+from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +20,8 @@ from loguru import logger
 from biliupd import __version__, log, systemd
 from biliupd import config as configuration
 from biliupd.catalog import records
-from biliupd.catalog.database import Catalog, stamp, write
+from biliupd.catalog.backup import mend
+from biliupd.catalog.database import Catalog, Damaged, stamp, write
 from biliupd.config import Config, Streamer
 from biliupd.control.server import Control
 from biliupd.edit import ffmpeg
@@ -44,11 +47,14 @@ class _Part(Protocol):
 class Daemon:
     """One daemon on one data directory, whose lock the caller holds."""
 
-    def __init__(self, path: Path, config: Config, *, stderr: bool = True) -> None:
+    def __init__(self, path: Path, config: Config, *, stderr: bool = True, unclean: bool = False) -> None:
+        """`unclean`: the last daemon did not end properly."""
         self._path, self._stderr = path, stderr
         self._config = self._first = config
         self._signals: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._stopping = False
+        self._stuck = ""  # why the catalog cannot be written at the moment
+        self._owed: deque[Callable[[], object]] = deque()  # what it has to be told then
         self._statuses: dict[str, tuple[State, str]] = {}  # what the catalog says of each streamer
         self._seen = self._looked = _state_of(path)
         self._beat = (systemd.watchdog_seconds() or 60.0) / 2
@@ -61,7 +67,9 @@ class Daemon:
                 f"recordings.directory: {config.recordings.directory} cannot be made: {error.strerror}",
                 hint="make it, and give it to the user that biliupd runs as",
             ) from error
-        self._catalog = Catalog(config.recordings.data_directory / "catalog.db")
+        catalog = config.recordings.data_directory / "catalog.db"
+        mend(catalog, unclean=unclean)
+        self._catalog = Catalog(catalog)
         roots = _roots(config)
         self._intake = Intake(self._catalog, config.recordings.directory, roots)
         self._crew = Crew(
@@ -75,7 +83,7 @@ class Daemon:
         )  # fmt: skip
         self._watcher = Watcher(
             config.watch, roots,
-            on_settled=self._intake.settled, on_scanned=self._intake.scanned, on_root=self._intake.root,
+            on_settled=self._intake.settled, on_scan=self._intake.survey, on_root=self._intake.root,
         )  # fmt: skip
         self._pipeline = Pipeline(config, self._catalog, log.hide)
         self._control = Control(
@@ -124,14 +132,15 @@ class Daemon:
                 if number == signal.SIGINT:  # a person at the terminal: nothing is left running
                     self._crew.stop_all(STOP_SECONDS / 2)
                 return 0
-            if not self._catalog.is_there():
-                logger.critical("{} was deleted or replaced; ending, so that a new daemon makes it again",
-                                self._catalog.path)  # fmt: skip
-                return 1
             try:
                 self._turn(number)
             except TemporaryError as error:  # the catalog is busy or its disk full: the next turn tries again
-                logger.error("{}", error)
+                self._is_stuck(str(error))
+            except Damaged:
+                pass  # and is told below
+            if trouble := self._catalog.trouble():
+                logger.critical("{}; ending, so that a new daemon mends it", trouble)
+                return 1
             dead = [name for name, part in self._parts.items() if not part.is_alive()]
             if dead:
                 logger.critical("{} died; ending, so that a new daemon takes over", ", ".join(dead))
@@ -144,7 +153,10 @@ class Daemon:
         # a file that is still being written may be valid already, and half as long: it has to rest for a turn
         if number == signal.SIGHUP or (self._looked != self._seen and self._looked == before):
             self._reload(self._looked)
-        if time.monotonic() >= self._next_beat and self._progresses():
+        while self._owed:
+            self._owed[0]()
+            self._owed.popleft()
+        if (self._stuck or time.monotonic() >= self._next_beat) and self._progresses():
             systemd.notify("WATCHDOG=1")
             self._next_beat = time.monotonic() + self._beat
             for directory in records.open_broadcasts(self._catalog.db):
@@ -175,8 +187,9 @@ class Daemon:
             with write(self._catalog.db):
                 pass
         except TemporaryError as error:
-            logger.error("{}", error)
+            self._is_stuck(str(error))
             return False
+        self._is_stuck("")
         longest = 2 * self._config.edit.deadline_seconds
         now = time.monotonic()
         slow = [n for n, at in self._pipeline.turned_at.items() if n.startswith("edit") and now - at > longest]
@@ -184,10 +197,28 @@ class Daemon:
             logger.error("hangs: {}", ", ".join(slow))
         return not slow
 
+    def _is_stuck(self, why: str) -> None:
+        """Said once, and once when it is over."""
+        if why != self._stuck:
+            logger.error("{}; trying on", why) if why else logger.info("the catalog can be written again")
+        self._stuck = why
+
+    def _tell(self, write: Callable[[], object]) -> None:
+        """What a room says, into the catalog; when that cannot be written now, the main thread does it later, in
+        order. Whoever says it is not held up."""
+        if not self._owed:
+            try:
+                write()
+                return
+            except TemporaryError as error:
+                self._is_stuck(str(error))
+        self._owed.append(write)
+
     def _trouble(self) -> list[str]:
         """What does not work right now, for the health check."""
         dead = [f"{name} is dead" for name, part in self._parts.items() if not part.is_alive()]
-        return dead + [str(notice["text"]) for notice in records.notices(self._catalog.db)]
+        stuck = [self._stuck] if self._stuck else []
+        return dead + stuck + [str(notice["text"]) for notice in records.notices(self._catalog.db)]
 
     # settings
 
@@ -292,23 +323,29 @@ class Daemon:
             self._crew.went_offline(streamer.name)
         seen = (status.state, status.reason)
         if self._statuses.get(streamer.name) != seen:  # a look has a thread, and so a connection, of its own: costly
-            records.live_status(self._catalog.db, streamer.name, *seen)
             self._statuses[streamer.name] = seen
+            self._tell(lambda: records.live_status(self._catalog.db, streamer.name, *seen))
 
     def _recheck(self, streamer: str) -> None:
         self._poller.check_now(streamer)
 
     def _on_space(self, told: tuple[str, str]) -> None:
         streamer, text = told
-        records.notice(self._catalog.db, f"space:{streamer}", text)
+        self._tell(lambda: records.notice(self._catalog.db, f"space:{streamer}", text))
 
     def _on_started(self, task: Started) -> None:
+        self._tell(lambda: self._started(task))
+
+    def _started(self, task: Started) -> None:
         db = self._catalog.db
         streamer = records.streamer_id(db, task.streamer)
         records.task_started(db, task.task_id, streamer, task.broadcast_id, task.pid, stamp(task.at))
         self._intake.broadcast(task.directory)
 
     def _on_stopped(self, task: Ended) -> None:
+        self._tell(lambda: self._stopped(task))
+
+    def _stopped(self, task: Ended) -> None:
         records.task_stopped(self._catalog.db, task.task_id, task.reason, stamp(task.at))
         if task.over:
             self._intake.broadcast_over(task.broadcast_id)

@@ -37,6 +37,7 @@ class DataLock:
 
     def __init__(self, data_directory: Path) -> None:
         self.path = data_directory / "biliupd.pid"
+        self.unclean = False  #: once entered: whether the last one to have the lock did not end properly
         self._fd: int | None = None
 
     def __enter__(self) -> "DataLock":
@@ -50,6 +51,7 @@ class DataLock:
         except BlockingIOError as error:
             os.close(fd)
             raise AlreadyRunning(self.path, _pid_in(self.path)) from error
+        self.unclean = bool(os.pread(fd, 1, 0))
         os.ftruncate(fd, 0)
         os.write(fd, f"{os.getpid()}\n".encode())
         self._fd = fd

@@ -42,15 +42,15 @@ def run(path: Path, detach: bool) -> None:
         with errors, daemon.DaemonContext(
             pidfile=lock, umask=0o077, working_directory="/", detach_process=True, stdout=errors, stderr=errors
         ):
-            sys.exit(_daemon(path, config, stderr=False))
+            sys.exit(_daemon(path, config, stderr=False, unclean=lock.unclean))
     with lock:
-        sys.exit(_daemon(path, config, stderr=True))
+        sys.exit(_daemon(path, config, stderr=True, unclean=lock.unclean))
 
 
-def _daemon(path: Path, config: Config, *, stderr: bool) -> int:
+def _daemon(path: Path, config: Config, *, stderr: bool, unclean: bool) -> int:
     from biliupd.daemon import Daemon  # after detaching: it starts threads and opens files
 
-    return Daemon(path, config, stderr=stderr).run()
+    return Daemon(path, config, stderr=stderr, unclean=unclean).run()
 
 
 @click.command()

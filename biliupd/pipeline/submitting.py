@@ -131,6 +131,7 @@ class Submitting:
                 return False
             if not claim():
                 return False
+            desk.catalog.settle()  # whatever becomes of the disk: that it may have been sent is known
             try:
                 with self._accounts.watching(account):
                     made = action()

@@ -1,4 +1,4 @@
-"""The worker threads: editing, uploading, submitting, tidying, and keeping logins alive.
+"""The worker threads: editing, uploading, submitting, tidying and copying, and keeping logins alive.
 
 Each claims rows and runs their next step, a few threads of a kind. What a step does is the business of its own page.
 """
@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterable
 from loguru import logger
 
 from biliupd.catalog import videos
-from biliupd.catalog.database import Catalog
+from biliupd.catalog.database import Catalog, Damaged
 from biliupd.config import Config
 from biliupd.errors import TemporaryError
 from biliupd.pipeline.accounts import Accounts
 from biliupd.pipeline.desk import IDLE_SECONDS, Desk
 from biliupd.pipeline.editing import Editing
+from biliupd.pipeline.keeping import Keeping
 from biliupd.pipeline.submitting import Submitting
 from biliupd.pipeline.tidying import Tidying
 from biliupd.pipeline.uploading import Uploading
@@ -36,7 +37,7 @@ class Pipeline:
         self.edit_turn = Editing(self._desk).turn
         self.upload_turn = self._uploading.turn
         self.submit_turn = Submitting(self._desk, self.accounts).turn
-        self.tidy_turn = Tidying(self._desk).turn
+        self._tidying, self._keeping = Tidying(self._desk), Keeping(self._desk)
         self.account_turn = self.accounts.turn
 
     @property
@@ -61,6 +62,10 @@ class Pipeline:
                 self._threads.append(thread)
                 thread.start()
 
+    def tidy_turn(self) -> bool:
+        """Files that may go, and the catalog's copies."""
+        return self._keeping.turn() or self._tidying.turn()
+
     def close(self, deadline_seconds: float) -> None:
         """Stop: ffmpeg and uploads are ended, their rows go back to rest."""
         self._desk.stop.set()
@@ -79,14 +84,21 @@ class Pipeline:
         videos.wake(self._desk.db)
 
     def _work(self, turn: Callable[[], bool], idle_seconds: float) -> None:
-        name, stop = threading.current_thread().name, self._desk.stop
+        name, stop, told = threading.current_thread().name, self._desk.stop, ""
         while not stop.is_set():
             self.turned_at[name] = time.monotonic()
             try:
                 busy = turn()
             except TemporaryError as error:  # the catalog is busy or its disk full
-                logger.warning("{}: {}", name, error)
+                if str(error) != told:
+                    logger.warning("{}: {}", name, error)
+                told = str(error)
                 stop.wait(max(error.retry_after_seconds, IDLE_SECONDS))
                 continue
+            except Damaged:
+                return  # the main thread knows, says so and ends the process
+            if told:
+                logger.info("{}: goes on", name)
+                told = ""
             if not busy:
                 stop.wait(idle_seconds)
