@@ -133,7 +133,7 @@ def _judge(code: int, stderr: str) -> None:
     if code == 0:
         return
     words = _last_words(stderr)
-    if "No space left on device" in stderr:
+    if "No space left on device" in stderr or "Disk quota exceeded" in stderr:
         raise TemporaryError("no space left on the device", hint="make room", retry_after_seconds=60)
     if code in (126, 127) and "setpriv" in stderr:
         raise NeedsPerson(f"ffmpeg could not be run: {words}", hint="install ffmpeg anew", retry_after_seconds=60)
@@ -260,6 +260,7 @@ class _Run:
         """Whatever happened: no process and no open pipe is left."""
         if self._child.poll() is None:
             self._signal(signal.SIGTERM)
+            self._signal(signal.SIGCONT)  # a program that was halted cannot hear the other one
             try:
                 self._child.wait(KILL_SECONDS)
             except subprocess.TimeoutExpired:

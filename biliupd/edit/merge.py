@@ -10,6 +10,7 @@ first and these are joined. The index stays at the end of the file: to move it t
 
 import contextlib
 import errno
+import functools
 import hashlib
 import os
 import re
@@ -23,7 +24,7 @@ from loguru import logger
 from biliupd.edit import loose, media
 from biliupd.edit.ffmpeg import Ffmpeg, file_url
 from biliupd.edit.playlist import Listing, Ref, read, spellings
-from biliupd.edit.segments import Gap, Gaps, Plan, Run, plan
+from biliupd.edit.segments import Assembly, Found, Gap, Gaps, Plan, Run, Segment, SegmentDamaged, plan
 from biliupd.errors import BiliupdError, PermanentError, TemporaryError
 
 __all__ = ["Gap", "Gaps", "Merged", "Plan", "merge", "plan", "remove_source"]
@@ -59,11 +60,15 @@ def merge(
         wanted = loose.plan(source, ffmpeg, gaps) if source.is_dir() else plan(source, gaps)
         mark = _mark(wanted)
         _remove_leftovers(output.parent, stem)
-        if os.path.lexists(output):
-            return _made_before(output, mark, wanted, ffmpeg, gaps)
+        if os.path.lexists(output) and (made := _made_before(output, mark, wanted, ffmpeg, gaps)) is not None:
+            return made
         temp = output.with_name(f"{stem}.part")
         _check_space(wanted, output.parent)
-        codecs = _Maker(wanted, temp, mark, ffmpeg, on_progress).make()
+        try:
+            codecs = _Maker(wanted, temp, mark, ffmpeg, on_progress).make()
+        except PermanentError as error:
+            wanted = _without_the_unreadable(wanted, temp, ffmpeg, gaps, error)
+            codecs = _Maker(wanted, temp, mark, ffmpeg, on_progress).make()
         seconds, left_out = _verify(temp, wanted, codecs, ffmpeg, gaps)
         size_bytes = _keep(temp, output)
     except OSError as error:
@@ -133,15 +138,23 @@ def _mark(wanted: Plan) -> str:
     return MARK + digest.hexdigest()[:32]
 
 
-def _made_before(output: Path, mark: str, wanted: Plan, ffmpeg: Ffmpeg, gaps: Gaps) -> Merged:
-    """The output of an earlier call, which ended after the file was whole and before anybody knew."""
+def _made_before(output: Path, mark: str, wanted: Plan, ffmpeg: Ffmpeg, gaps: Gaps) -> Merged | None:
+    """The output of an earlier call, which ended after the file was whole and before anybody knew.
+
+    None: it was ours, is no longer what it should be, and is gone now. Raises PermanentError for what is not ours.
+    """
     foreign = f"{output.name!a} is there already and was not made from this playlist"
     try:
         if output.is_symlink() or media.probe(output, ffmpeg).comment != mark:
             raise PermanentError(foreign, hint="move it away")
-        seconds, left_out = _verify(output, wanted, None, ffmpeg, gaps)
     except PermanentError as error:
         raise PermanentError(foreign, hint="move it away") from error
+    try:
+        seconds, left_out = _verify(output, wanted, ("", ""), ffmpeg, gaps)
+    except PermanentError as error:
+        logger.warning("{!a} was merged before and is made again: {}", output.name, error)
+        output.unlink()
+        return None
     return Merged(output, seconds, output.stat().st_size, left_out)
 
 
@@ -192,15 +205,10 @@ class _Maker:
         return video, audio
 
     def _remux(self, run: Run, target: Path) -> tuple[tuple[str, str], float]:
-        """Feed segments into ffmpeg, which is given no file name and no protocol but its standard input.
-
-        Returns the codecs of the source and the timestamp in seconds at which it begins.
-        """
+        """Feed segments into ffmpeg; the codecs of the source and the timestamp in seconds at which it begins."""
         done, on_progress = self._done_seconds, self._on_progress
         stderr = self._ffmpeg.run([
-            "-y", "-protocol_whitelist", "pipe", "-analyzeduration", "20M", "-probesize", "50M", "-f", run.demuxer,
-            "-i", "pipe:0", "-map", "0:v:0?", "-map", "0:a:0?", "-c", "copy", "-metadata", f"comment={self._mark}",
-            "-f", "mp4", file_url(target),
+            "-y", *_piped(run.demuxer), "-metadata", f"comment={self._mark}", "-f", "mp4", file_url(target),
         ], output=target, feed=run.feeds, on_progress=on_progress and (lambda seconds: on_progress(done + seconds)),
         ).stderr  # fmt: skip
         # Segments are whole, that was checked; what is marked here came damaged, or begins to count its packets anew.
@@ -219,6 +227,47 @@ class _Maker:
         return self._temp.with_name(f"{self._temp.stem}.{what}.part")
 
 
+def _without_the_unreadable(wanted: Plan, temp: Path, ffmpeg: Ffmpeg, gaps: Gaps, error: PermanentError) -> Plan:
+    """Ask ffmpeg about each segment on its own, after it refused them all together.
+
+    Raises PermanentError naming the first that it does not like; with `gaps` "merge" these become gaps instead. Raises
+    `error` itself when it likes each of them, or they cannot be asked for one by one.
+    """
+    if wanted.sound or any(run.demuxer == "mov" and run.init is None for run in wanted.runs):
+        raise error
+    made = Assembly(gaps)
+    left_out: list[tuple[float, float]] = []
+    at = 0.0
+
+    def find(run: Run, segment: Segment) -> Found:
+        feeds = [*([run.init] if run.init else []), segment.feed]
+        try:
+            ffmpeg.run(["-y", *_piped(run.demuxer), "-f", "mp4", file_url(temp)], feed=feeds, output=temp)
+        except PermanentError as cause:
+            raise SegmentDamaged(f"segment {segment.name!a} is damaged: {cause}") from cause
+        return Found(run.demuxer, run.init, segment, segment is run.segments[0])
+
+    for run in wanted.runs:
+        for segment in run.segments:
+            known = len(made.gaps)
+            made.add(segment.name, segment.duration_seconds, functools.partial(find, run, segment))
+            if len(made.gaps) > known:
+                left_out.append((at, segment.duration_seconds))
+            at += segment.duration_seconds
+    if not left_out:
+        raise error
+    for gap in wanted.gaps:
+        earlier = sum(seconds for from_seconds, seconds in left_out if from_seconds < gap.at_seconds)
+        made.gaps.append(gap._replace(at_seconds=gap.at_seconds - earlier))
+    return made.plan(temp.parent.name, wanted.target_seconds, wanted.ended)
+
+
+def _piped(demuxer: str) -> list[str]:
+    """Options to take media from standard input. ffmpeg is given no file name and no other protocol."""
+    return ["-protocol_whitelist", "pipe", "-analyzeduration", "20M", "-probesize", "50M", "-f", demuxer, "-i",
+            "pipe:0", "-map", "0:v:0?", "-map", "0:a:0?", "-c", "copy"]
+
+
 def _check_space(wanted: Plan, directory: Path) -> None:
     size_bytes = sum(feed.size_bytes for run in [*wanted.runs, *wanted.sound] for feed in run.feeds)
     written = 1 + (len(wanted.runs) > 1) + bool(wanted.sound)
@@ -230,17 +279,17 @@ def _check_space(wanted: Plan, directory: Path) -> None:
 
 
 def _verify(
-    path: Path, wanted: Plan, codecs: tuple[str, str] | None, ffmpeg: Ffmpeg, gaps: Gaps
+    path: Path, wanted: Plan, codecs: tuple[str, str], ffmpeg: Ffmpeg, gaps: Gaps
 ) -> tuple[float, tuple[Gap, ...]]:
     """Open the result again: its duration in seconds and what it lacks, if it is what was promised.
 
-    Its streams are those of the source (`codecs`), its duration is that of the segments within 2 % (torn ones may be
+    It has the streams of the source (`codecs`; "": not known), its duration is that of the segments within 2 % (torn ones may be
     shorter), its packets leave no hole, and its start, middle and end decode. Raises PermanentError if not.
     """
     found = media.probe(path, ffmpeg)
-    if codecs is not None and (found.video_codec, found.audio_codec) != codecs:
-        has, had = (" and ".join(filter(None, pair)) for pair in ((found.video_codec, found.audio_codec), codecs))
-        raise PermanentError(f"the merge holds {has}, its segments {had}: it is not used")
+    for has, had in zip((found.video_codec, found.audio_codec), codecs, strict=True):
+        if had not in ("", has):
+            raise PermanentError(f"the merge lacks {had}, which its segments have: it is not used")
     torn_seconds = sum(segment.duration_seconds for run in wanted.runs for segment in run.segments if segment.torn)
     lost_seconds = min(max(wanted.duration_seconds - found.duration_seconds, 0.0), torn_seconds)
     slack = max(2.0, 0.02 * wanted.duration_seconds)

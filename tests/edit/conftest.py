@@ -7,7 +7,7 @@ from pathlib import Path
 
 import imageio_ffmpeg
 import pytest
-from studio_tools import make
+from studio_tools import hls, make
 
 from biliupd.config import EditConfig
 from biliupd.edit.ffmpeg import Ffmpeg
@@ -21,14 +21,12 @@ ENCODE = ("-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-g"
 def studio(tmp_path_factory) -> Path:
     """show-ts and show-fmp4: 15 segments of 2 s each; clip.mp4, clip.flv, clip.mkv: 10 s."""
     path = tmp_path_factory.mktemp("studio")
+    make(*SOURCE, "-t", str(SECONDS), *ENCODE, str(path / "show.mp4"))
     for kind, name in (("mpegts", "ts"), ("fmp4", "m4s")):
         show = path / ("show-ts" if kind == "mpegts" else "show-fmp4")
         show.mkdir()
-        extra = ["-hls_fmp4_init_filename", "init.mp4"] if kind == "fmp4" else []
-        make(*SOURCE, "-t", str(SECONDS), *ENCODE, "-f", "hls", "-hls_time", "2", "-hls_list_size", "0",
-             "-hls_segment_type", kind, *extra, "-hls_segment_filename", str(show / f"%03d.{name}"),
-             str(show / "index.m3u8"))
-    make(*SOURCE, "-t", "10", *ENCODE, str(path / "clip.mp4"))
+        hls(path, show / "index.m3u8", "-hls_segment_type", kind, "-hls_segment_filename", str(show / f"%03d.{name}"))
+    make("-i", str(path / "show.mp4"), "-t", "10", "-c", "copy", str(path / "clip.mp4"))
     for name in ("clip.flv", "clip.mkv"):
         make("-i", str(path / "clip.mp4"), "-c", "copy", str(path / name))
     make("-i", str(path / "clip.mp4"), "-c", "copy", "-movflags", "+faststart", str(path / "fast.mp4"))

@@ -48,7 +48,8 @@ def test_odd_names_are_files(ffmpeg, studio, tmp_path):
     assert len(list(tmp_path.iterdir())) == 6
 
 
-def test_a_hanging_run_is_ended_when_nothing_moves(stand_in, tmp_path):
+def test_a_hanging_run_is_ended_when_nothing_moves(stand_in, tmp_path, monkeypatch):
+    monkeypatch.setattr(room, "KILL_SECONDS", 0.5)
     hangs = stand_in(f"echo $$ > {tmp_path}/pid; trap '' TERM; exec sleep 1000", stall_seconds=0.5)
     began_at = time.monotonic()
     with pytest.raises(TemporaryError, match="no progress"):
@@ -57,7 +58,8 @@ def test_a_hanging_run_is_ended_when_nothing_moves(stand_in, tmp_path):
     assert not alive(int((tmp_path / "pid").read_text()))
 
 
-def test_ffmpeg_waiting_for_a_fifo_is_ended(stop, tmp_path):
+def test_ffmpeg_waiting_for_a_fifo_is_ended(stop, tmp_path, monkeypatch):
+    monkeypatch.setattr(room, "KILL_SECONDS", 0.5)
     os.mkfifo(tmp_path / "fifo.ts")
     ffmpeg = Ffmpeg(EditConfig(stall_seconds=0.5), stop)
     with pytest.raises(TemporaryError, match="no progress"):
@@ -80,6 +82,15 @@ def test_stop_ends_a_run_within_seconds(ffmpeg, stop):
         ffmpeg.run(["-version"])
 
 
+def test_an_ffmpeg_that_was_halted_is_ended_without_being_killed(stand_in, tmp_path):
+    halted = stand_in(f"trap 'echo > {tmp_path}/heard; exit 1' TERM; kill -STOP $$; sleep 60", stall_seconds=0.5)
+    began_at = time.monotonic()
+    with pytest.raises(TemporaryError, match="no progress"):
+        halted.run([])
+    assert (tmp_path / "heard").exists()
+    assert time.monotonic() - began_at < room.KILL_SECONDS
+
+
 @pytest.mark.parametrize("number", ["TERM", "KILL"])
 def test_a_run_ended_from_outside_is_worth_another_try(stand_in, number):
     with pytest.raises(TemporaryError, match="ended from outside"):
@@ -88,6 +99,7 @@ def test_a_run_ended_from_outside_is_worth_another_try(stand_in, number):
 
 @pytest.mark.parametrize(("script", "error"), [
     ("echo 'av_interleaved_write_frame(): No space left on device' >&2; exit 1", TemporaryError),
+    ("echo 'x: Disk quota exceeded' >&2; exit 1", TemporaryError),
     ("echo 'x: Cannot allocate memory' >&2; exit 1", TemporaryError),
     ("echo 'x: Invalid argument' >&2; exit 1", PermanentError),
     ("exit 255", TemporaryError),
