@@ -46,6 +46,7 @@ _EVENTS: list[type[FileSystemEvent]] = [
     DirCreatedEvent, DirMovedEvent, DirDeletedEvent, DirAttribEvent,
 ]
 CANARY = ".biliupd-watch"  #: opened and closed where the directory is somebody else's
+_CANARY = CANARY.encode()
 _FULL = frozenset({errno.ENOSPC, errno.ENOMEM, errno.EMFILE})
 
 logging.getLogger("watchdog").setLevel(logging.ERROR)  # an overflow is told by whoever owns the watcher
@@ -151,7 +152,8 @@ def limit_reached(what: str) -> str:
 
 
 class _Instance(InotifyFD):
-    """An inotify instance that knows what it was refused and says when events were lost."""
+    """An inotify instance that knows what it was refused, says when events were lost, and keeps names to itself that
+    nobody wants."""
 
     def __init__(self, root: bytes, ignore: tuple[str, ...], lost: Callable[[], None]) -> None:
         super().__init__()
@@ -177,6 +179,15 @@ class _Instance(InotifyFD):
         return watch.wd
 
     def handle_event(self, event: InotifyEvent) -> None:
+        if event.name and not event.is_directory:
+            if event.is_attrib or (event.name != _CANARY and ignored(os.fsdecode(event.name), self._ignore)):
+                return
+            # watchdog looks for the other half of a move among all events that wait, and holds up every event for half
+            # a second when there is none. For files both halves say all there is to know; directories keep their watch.
+            if event.is_moved_from:
+                event = InotifyEvent(event.wd, Mask(InotifyConstants.IN_DELETE), 0, event.name)
+            elif event.is_moved_to:
+                event = InotifyEvent(event.wd, Mask(InotifyConstants.IN_CREATE), 0, event.name)
         super().handle_event(event)
         if event.is_queue_overflow:  # now all watches are placed anew: a scan from now on misses nothing
             self._lost()

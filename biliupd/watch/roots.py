@@ -176,7 +176,7 @@ class Root:
         self._polled = watch.observer == "polling" or (watch.observer == "auto" and bool(sight.remote))
         if not self._polled:
             self._watch(sight.real, watch)
-        self.sight = sight
+        self.sight, self.scan = sight, None
         self.want(cause)
         self.online = True
         self.stale, self._suspect, self._touch_at = False, False, 0.0
@@ -219,7 +219,8 @@ class Root:
     def after_scan(self, now: float, scan: Scan, took_seconds: float, watch: WatchConfig) -> None:
         """A scan is over: when is the next one, and are all directories it found watched?"""
         self.retry_seconds = 0.0
-        self.not_before = now + 4 * took_seconds  # scan after scan: four fifths of the time stay for the rest
+        # Scan after scan: four fifths of the time stay for the rest, unless files would settle meanwhile, unseen.
+        self.not_before = now + max(took_seconds, min(4 * took_seconds, watch.quiet_seconds / 2))
         if self._observing is not None:
             missing = self._observing.missing(scan.directories)
             if missing and not self._suspect:  # a directory made this moment is watched in the next one

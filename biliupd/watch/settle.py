@@ -59,10 +59,12 @@ class Eyes(Protocol):
 
 
 class _Subject:
-    __slots__ = ("before", "changed_at", "due_at", "not_before", "pause_seconds", "quiet_seconds", "reported_at")
+    __slots__ = (
+        "before", "changed_at", "due_at", "not_before", "pause_seconds", "quiet_seconds", "reported_at", "timed")
 
-    def __init__(self, now: float, age_seconds: float, quiet_seconds: float) -> None:
+    def __init__(self, now: float, age_seconds: float, quiet_seconds: float, timed: bool) -> None:
         self.quiet_seconds = quiet_seconds
+        self.timed = timed  # its own times say when it changed
         self.changed_at = now - min(age_seconds, quiet_seconds)  # the beginning of its quiet time
         self.reported_at = now  # last word to the caller, or the first event
         self.due_at = now
@@ -92,22 +94,35 @@ class Settler:
     def __len__(self) -> int:
         return len(self._subjects)
 
-    def note(self, subject: str, now: float) -> None:
-        """Something may have changed: quiet begins anew."""
+    def __contains__(self, subject: str) -> bool:
+        return subject in self._subjects
+
+    def note(self, subject: str, now: float, *, timed: bool = False) -> None:
+        """Something may have changed: quiet begins anew.
+
+        `timed`: the subject is a file whose own times tell when. Then nothing begins anew before it is looked at, for
+        the event may come long after the change.
+        """
         state = self._subjects.get(subject)
         if state is None:
-            self.find(subject, now)
+            self.find(subject, now, timed=timed)
+            return
+        if state.not_before > now:  # what it waits for may have come
+            state.not_before = state.pause_seconds = 0.0
+            self._schedule(subject, state, now)
+        if state.timed and timed:
             return
         state.changed_at = now
         if state.before is not None:
             state.before = None
             self._schedule(subject, state, self._first_look_at(subject, state))
 
-    def find(self, subject: str, now: float, age_seconds: float = 0.0) -> None:
+    def find(self, subject: str, now: float, age_seconds: float = 0.0, *, timed: bool = False) -> None:
         """It was found by a scan, last changed so long ago; nothing happens if it is known already."""
         if subject in self._subjects:
             return
-        state = self._subjects[subject] = _Subject(now, age_seconds, self._eyes.quiet_seconds(subject))
+        quiet_seconds = self._eyes.quiet_seconds(subject)
+        state = self._subjects[subject] = _Subject(now, age_seconds, quiet_seconds, timed)
         self._schedule(subject, state, self._first_look_at(subject, state))
 
     def forget(self, belongs: Callable[[str], bool]) -> None:
@@ -168,6 +183,7 @@ class Settler:
     def _begin(self, subject: str, state: _Subject, entries: tuple[Entry, ...] | None, now: float) -> None:
         """Remember how it looks: what is the beginning of its quiet time?"""
         age_seconds = self._eyes.age_seconds(entries) if entries else None
+        state.timed = age_seconds is not None
         if age_seconds is not None:
             state.changed_at = now - min(age_seconds, state.quiet_seconds)
         elif entries is None or state.before is not None:

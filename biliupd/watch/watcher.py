@@ -31,6 +31,7 @@ from biliupd.watch.roots import Root, Scan, Survey
 from biliupd.watch.settle import Settled, Settler, only_init, subject_of
 
 STEP_SECONDS = 0.02  #: a scan stops after this long to take events
+GATHER_SECONDS = 0.01  #: settled paths of so long go out in one batch
 CHECK_SECONDS = 2.0  #: between two looks at the roots and at the observers
 
 
@@ -162,7 +163,7 @@ class Watcher:
         due_at = self._settler.next_at()
         if due_at is None or self._outbox or self._suspended:
             return 0.25 if self._outbox else 1.0
-        return min(max(due_at - now, 0.001), 1.0)
+        return min(max(due_at - now, GATHER_SECONDS), 1.0)
 
     def turn(self, now: float) -> bool:
         """Do what is due at `now`, any clock that never steps back; True: there is more to do at once."""
@@ -264,9 +265,11 @@ class Watcher:
             elif event.directory:
                 self._branches.append(event.path)
             else:
-                if event.gone:
-                    self._settler.note(event.path, now)
-                self._settler.note(subject_of(event.path, self._roots), now)
+                subject = subject_of(event.path, self._roots)
+                if event.gone or subject == event.path:
+                    self._settler.note(event.path, now, timed=True)
+                if subject != event.path:
+                    self._settler.note(subject, now)
         return True
 
     def _list_branches(self, now: float) -> bool:
@@ -310,6 +313,7 @@ class Watcher:
             unreadable.append(f"{path!a}: {error.strerror}")
 
         root.before_scan(now, self._watch)
+        self._branches = deque(path for path in self._branches if not root.holds(path))  # the scan comes there, too
         try:
             survey = self._on_scan(Path(root.path))
         except Exception as error:  # noqa: BLE001  not ours to know what it raises: the scan is repeated
@@ -362,11 +366,14 @@ class Watcher:
             if subject in seen:
                 continue
             seen.add(subject)
+            if subject in self._settler:
+                continue
             files = (entry,) if subject == entry.path else self._eyes.look(subject) if settled else None
             if settled and files and self._eyes.rested(files):
                 self._report(Settled(subject, files, growing=False))
             else:
-                self._settler.find(subject, now, self._eyes.age_seconds((entry,)) or 0.0)
+                age_seconds = self._eyes.age_seconds((entry,)) if subject == entry.path else None
+                self._settler.find(subject, now, age_seconds or 0.0, timed=age_seconds is not None)
 
     # Settled paths
 
