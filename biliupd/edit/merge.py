@@ -102,19 +102,24 @@ def remove_source(source: Path, *, and_directory: bool = True) -> None:
 
 
 def _remove_listed(playlist: Path) -> None:
-    """Delete a playlist last, so that a repetition still knows what else to delete."""
+    """Delete what a playlist lists, then the playlist, so that a repetition still knows what else to delete."""
     listing = read(playlist)
     root = os.path.realpath(playlist.parent).rstrip("/") + "/"
-    paths: dict[str, None] = {}
-    for ref in _refs(listing):
-        found = [os.path.normpath(os.path.join(root, name)) for name in spellings(ref.name)]
-        if not all((os.path.realpath(os.path.dirname(path)) + "/").startswith(root) for path in found):
-            raise PermanentError(f"{ref.name[:200]!a} leads out of the playlist's directory")
-        path = next((path for path in found if os.path.lexists(path)), None)
-        if path is not None:
-            paths[path] = None
-    for path in paths:
-        _delete(Path(path))
+    paths = []
+    for ref in (ref for variant in listing.variants for ref in (variant.playlist, variant.audio) if ref is not None):
+        with contextlib.suppress(PermanentError):  # not among what was merged
+            path = _listed(root, ref)
+            if path is not None and not read(path).variants:
+                _remove_listed(path)
+                paths.append(path)
+    paths += [path for ref in _refs(listing) if (path := _listed(root, ref)) is not None]
+    for path in dict.fromkeys(paths):
+        _delete(path)
+        for folder in path.parents:
+            if not os.fspath(folder).startswith(root):
+                break
+            with contextlib.suppress(OSError):  # not empty
+                folder.rmdir()
     _delete(playlist)
 
 
@@ -122,6 +127,17 @@ def _refs(listing: Listing) -> list[Ref]:
     """All files a media playlist names."""
     refs = [ref for entry in listing.entries for ref in (entry.segment, entry.init) if ref is not None]
     return list(dict.fromkeys([*refs, *(Ref(ref.line, ref.key) for ref in refs if ref.key)]))
+
+
+def _listed(root: str, ref: Ref) -> Path | None:
+    """The file of a line, or the symbolic link; None: there is none. Raises PermanentError when it lies elsewhere."""
+    for name in spellings(ref.name):
+        path = os.path.normpath(os.path.join(root, name))
+        if not (os.path.realpath(os.path.dirname(path)) + "/").startswith(root):
+            raise PermanentError(f"{ref.place} leads out of the playlist's directory")
+        if os.path.lexists(path):
+            return Path(path)
+    return None
 
 
 def _delete(path: Path) -> None:
@@ -186,8 +202,9 @@ class _Maker:
             self._done_seconds += run.duration_seconds
         listed = self._beside("list")
         listed.write_text("".join(f"file '{part.name}'\n" for part in parts))  # our own names, without a special sign
-        self._mux(["-xerror", "-protocol_whitelist", "file", "-f", "concat", "-safe", "0", "-i", file_url(listed)],
-                  self._temp)
+        self._mux(["-protocol_whitelist", "file", "-f", "concat", "-safe", "0", "-i", file_url(listed)], self._temp)
+        if self._temp.stat().st_size < 0.98 * sum(part.stat().st_size for part in parts):
+            raise TemporaryError("joining failed: it lost some of the parts")
         return codecs
 
     def _run(self, run: Run, sound: Run | None, target: Path) -> tuple[str, str]:
@@ -199,7 +216,7 @@ class _Maker:
         (_, audio), sound_from_seconds = self._remux(sound, audible)
         shift = sound_from_seconds - from_seconds
         shift = shift if abs(shift) < 10 else 0.0  # else they count from different moments, and nothing is known
-        self._mux(["-xerror", "-protocol_whitelist", "file", "-f", "mp4", "-i", file_url(picture),
+        self._mux(["-protocol_whitelist", "file", "-f", "mp4", "-i", file_url(picture),
                    "-protocol_whitelist", "file", "-itsoffset", f"{shift:.6f}", "-f", "mp4", "-i", file_url(audible)],
                   target, "1:a:0")
         return video, audio
@@ -283,8 +300,8 @@ def _verify(
 ) -> tuple[float, tuple[Gap, ...]]:
     """Open the result again: its duration in seconds and what it lacks, if it is what was promised.
 
-    It has the streams of the source (`codecs`; "": not known), its duration is that of the segments within 2 % (torn ones may be
-    shorter), its packets leave no hole, and its start, middle and end decode. Raises PermanentError if not.
+    It has the streams of the source (`codecs`; "": not known), its duration is that of the segments within 2 % (torn
+    ones may be shorter), its packets leave no hole, and its start, middle and end decode. Raises PermanentError if not.
     """
     found = media.probe(path, ffmpeg)
     for has, had in zip((found.video_codec, found.audio_codec), codecs, strict=True):

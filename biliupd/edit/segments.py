@@ -146,22 +146,29 @@ def plan(playlist: Path, gaps: Gaps = "refuse") -> Plan:
 
 def _best(playlist: Path, variants: list[Variant], gaps: Gaps) -> Plan:
     """Of the variants whose files are all here the one with the highest bandwidth, with its sound."""
-    first: BiliupdError | None = None
+    local: list[tuple[Path, Variant]] = []
+    elsewhere: list[BiliupdError] = []
+    for variant in variants:
+        try:
+            local.append((_below(playlist, variant.playlist), variant))
+        except (TemporaryError, PermanentError) as error:
+            elsewhere.append(error)
+    troubles: list[BiliupdError] = []
     for mode in dict.fromkeys(("refuse", gaps)):
-        for variant in variants:
+        for path, variant in local:
             try:
-                return _with_sound(playlist, variant, mode)
+                return _with_sound(playlist, path, variant, mode)
             except (TemporaryError, PermanentError) as error:
-                first = first or error
-    assert first is not None
-    raise first
+                troubles.append(error)
+    raise [*troubles, *elsewhere][0]
 
 
-def _with_sound(playlist: Path, variant: Variant, gaps: Gaps) -> Plan:
-    found = plan(_below(playlist, variant.playlist), gaps)
-    if variant.audio is None or _below(playlist, variant.audio) == _below(playlist, variant.playlist):
+def _with_sound(playlist: Path, path: Path, variant: Variant, gaps: Gaps) -> Plan:
+    found = plan(path, gaps)
+    apart = _below(playlist, variant.audio) if variant.audio is not None else path
+    if variant.audio is None or apart == path:
         return found
-    sound = plan(_below(playlist, variant.audio), gaps)
+    sound = plan(apart, gaps)
     if len(sound.runs) != len(found.runs):
         raise PermanentError(f"{playlist.name!a}, line {variant.audio.line}: the sound has other breaks than the "
                              "picture and cannot be put to it")
