@@ -67,7 +67,11 @@ def merge(
         try:
             codecs = _Maker(wanted, temp, mark, ffmpeg, on_progress).make()
         except PermanentError as error:
-            wanted = _without_the_unreadable(wanted, temp, ffmpeg, gaps, error)
+            refused = _refused(wanted, temp, ffmpeg)
+            if gaps == "refuse" or not refused:
+                raise _naming(wanted, refused, error) from error
+            wanted = _without(wanted, refused)
+            mark = " ".join([mark, *(str(number) for number in refused)])
             codecs = _Maker(wanted, temp, mark, ffmpeg, on_progress).make()
         seconds, left_out = _verify(temp, wanted, codecs, ffmpeg, gaps)
         size_bytes = _keep(temp, output)
@@ -161,12 +165,14 @@ def _made_before(output: Path, mark: str, wanted: Plan, ffmpeg: Ffmpeg, gaps: Ga
     """
     foreign = f"{output.name!a} is there already and was not made from this playlist"
     try:
-        if output.is_symlink() or media.probe(output, ffmpeg).comment != mark:
-            raise PermanentError(foreign, hint="move it away")
+        comment = "" if output.is_symlink() else media.probe(output, ffmpeg).comment
     except PermanentError as error:
         raise PermanentError(foreign, hint="move it away") from error
+    if not re.fullmatch(re.escape(mark) + r"( \d{1,6})*", comment):
+        raise PermanentError(foreign, hint="move it away")
+    refused = [int(number) for number in comment[len(mark):].split()]
     try:
-        seconds, left_out = _verify(output, wanted, ("", ""), ffmpeg, gaps)
+        seconds, left_out = _verify(output, _without(wanted, refused), ("", ""), ffmpeg, gaps)
     except PermanentError as error:
         logger.warning("{!a} was merged before and is made again: {}", output.name, error)
         output.unlink()
@@ -244,39 +250,51 @@ class _Maker:
         return self._temp.with_name(f"{self._temp.stem}.{what}.part")
 
 
-def _without_the_unreadable(wanted: Plan, temp: Path, ffmpeg: Ffmpeg, gaps: Gaps, error: PermanentError) -> Plan:
-    """Ask ffmpeg about each segment on its own, after it refused them all together.
-
-    Raises PermanentError naming the first that it does not like; with `gaps` "merge" these become gaps instead. Raises
-    `error` itself when it likes each of them, or they cannot be asked for one by one.
-    """
+def _refused(wanted: Plan, temp: Path, ffmpeg: Ffmpeg) -> list[int]:
+    """Ask ffmpeg about each segment on its own, after it refused them all together: the numbers it does not like."""
     if wanted.sound or any(run.demuxer == "mov" and run.init is None for run in wanted.runs):
-        raise error
-    made = Assembly(gaps)
-    left_out: list[tuple[float, float]] = []
-    at = 0.0
-
-    def find(run: Run, segment: Segment) -> Found:
+        return []  # they do not stand for themselves
+    refused = []
+    for number, (run, segment) in enumerate(_segments(wanted)):
         feeds = [*([run.init] if run.init else []), segment.feed]
         try:
             ffmpeg.run(["-y", *_piped(run.demuxer), "-f", "mp4", file_url(temp)], feed=feeds, output=temp)
-        except PermanentError as cause:
-            raise SegmentDamaged(f"segment {segment.name!a} is damaged: {cause}") from cause
+        except PermanentError as error:
+            logger.warning("segment {!a} is refused: {}", segment.name, error)
+            refused.append(number)
+    return refused
+
+
+def _segments(wanted: Plan) -> list[tuple[Run, Segment]]:
+    return [(run, segment) for run in wanted.runs for segment in run.segments]
+
+
+def _naming(wanted: Plan, refused: list[int], error: PermanentError) -> PermanentError:
+    """The error, with the segment that it is about."""
+    if not refused:
+        return error
+    return PermanentError(f"segment {_segments(wanted)[refused[0]][1].name!a} is damaged: {error}")
+
+
+def _without(wanted: Plan, refused: list[int]) -> Plan:
+    """A plan without some of its segments, which become gaps. Raises PermanentError when nothing is left."""
+    made = Assembly("merge")
+
+    def find(number: int, run: Run, segment: Segment) -> Found:
+        if number in refused:
+            raise SegmentDamaged(f"segment {segment.name!a} is damaged: ffmpeg refuses it")
         return Found(run.demuxer, run.init, segment, segment is run.segments[0])
 
-    for run in wanted.runs:
-        for segment in run.segments:
-            known = len(made.gaps)
-            made.add(segment.name, segment.duration_seconds, functools.partial(find, run, segment))
-            if len(made.gaps) > known:
-                left_out.append((at, segment.duration_seconds))
-            at += segment.duration_seconds
-    if not left_out:
-        raise error
+    for number, (run, segment) in enumerate(_segments(wanted)):
+        made.add(segment.name, segment.duration_seconds, functools.partial(find, number, run, segment))
+    left_out = [(gap.at_seconds, gap.seconds) for gap in made.gaps]
     for gap in wanted.gaps:
-        earlier = sum(seconds for from_seconds, seconds in left_out if from_seconds < gap.at_seconds)
-        made.gaps.append(gap._replace(at_seconds=gap.at_seconds - earlier))
-    return made.plan(temp.parent.name, wanted.target_seconds, wanted.ended)
+        shift = 0.0
+        for at, seconds in left_out:
+            if at + shift < gap.at_seconds:
+                shift += seconds
+        made.gaps.append(gap._replace(at_seconds=gap.at_seconds - shift))
+    return made.plan("it", wanted.target_seconds, wanted.ended)._replace(sound=wanted.sound)
 
 
 def _piped(demuxer: str) -> list[str]:
@@ -328,6 +346,8 @@ def _verify(
     bad += [(at, 0.0, why) for at, why in _undecodable(path, found.duration_seconds, ffmpeg)]
     for at, length, why in bad:
         name = next((name for from_seconds, name in reversed(places) if from_seconds <= at), places[0][1])
+        if any(gap.segment == name for gap in left_out):
+            continue  # its last picture is torn, too
         if gaps == "refuse":
             raise PermanentError(f"the merge is damaged at {at:.1f} s, in segment {name!a}: {why}")
         left_out.append(Gap(name, at, length, why))
@@ -351,7 +371,7 @@ def _undecodable(path: Path, seconds: float, ffmpeg: Ffmpeg) -> list[tuple[float
     if re.search(r"[Dd]ecoder.* not found|no decoder found", why):
         logger.warning("the merge was not decoded, this ffmpeg cannot: {}", why)
         return []
-    bad = [(place * seconds, words) for place, one in zip(PLACES, inputs, strict=True) if (words := decode(*one))] \
+    bad = [(place * seconds, words) for place, one in zip(PLACES, inputs, strict=True) if (words := decode(one))] \
         if why else []
     if len(bad) == len(PLACES):
         raise PermanentError(f"the merge does not decode: {bad[0][1]}")
