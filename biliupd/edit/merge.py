@@ -94,10 +94,11 @@ def remove_source(source: Path, *, and_directory: bool = True) -> None:
         if source.is_dir():
             for name in loose.files(os.listdir(source)):
                 _delete(source / name)
-        else:
+        elif source.exists():
             directory = source.parent
-            if source.exists():
-                _remove_listed(source)
+            _remove_listed(source)
+        elif source.suffix.lower() in (".m3u8", ".m3u"):  # removed before; else it was a folder, and that is gone
+            directory = source.parent
     except OSError as error:
         raise TemporaryError(f"{source.name!a}: its files cannot be deleted: {error.strerror}") from error
     if and_directory:
