@@ -189,7 +189,7 @@ def unfinished(path: Path) -> str:
                 last = box.end
     except OSError:
         return ""
-    if b"moov" not in kinds:
+    if not kinds & {b"moov", b"moof"}:  # a segment has its index elsewhere
         return "its index (moov) is missing"
     if not kinds & {b"mdat", b"moof"} and last < size_bytes:  # behind whole media many a camera puts something else
         return f"its boxes end at {last}, the file at {size_bytes}"

@@ -2,11 +2,12 @@
 
 import os
 import shutil
+import struct
 
 import pytest
 from studio_tools import make
 
-from biliupd.edit.media import boxes, probe
+from biliupd.edit.media import boxes, probe, unfinished
 from biliupd.errors import PermanentError
 
 
@@ -66,3 +67,46 @@ def test_boxes_are_walked_to_the_end(studio):
     found = list(boxes(lambda at, count: raw[at:at + count], 0, len(raw)))
     assert found[0][:3] == (b"ftyp", 0, 8)
     assert [box.start for box in found[1:]] + [len(raw)] == [box.end for box in found]
+
+
+def box(kind, size):
+    return struct.pack(">I4s", size, kind) + bytes(size - 8)
+
+
+@pytest.mark.parametrize(("raw", "reason"), [
+    (b"", "empty"), (bytes(4096), "its beginning is not written yet"), (b"x", ""), (b"\x47" + bytes(187), ""),
+    (box(b"ftyp", 24), "its index (moov) is missing"), (box(b"ftyp", 24)[:12], "its 'ftyp' box at 0 ends at 24"),
+    (box(b"ftyp", 24) + box(b"moov", 40) + box(b"mdat", 80)[:60], "its 'mdat' box at 64 ends at 144, the file at 124"),
+    (box(b"ftyp", 24) + box(b"mdat", 80), "its index (moov) is missing"),
+    (box(b"ftyp", 24) + box(b"mdat", 80) + bytes(500), "its index (moov) is missing"),
+    (box(b"ftyp", 24) + struct.pack(">I4sQ", 1, b"mdat", 1 << 33) + bytes(500), "its 'mdat' box at 24 ends at"),
+    (box(b"ftyp", 24) + struct.pack(">I4s", 0, b"mdat") + bytes(500), "its index (moov) is missing"),
+    (box(b"ftyp", 24) + box(b"moov", 40) + bytes(5), "its boxes end at 64, the file at 69"),
+    (box(b"ftyp", 24) + box(b"moov", 40) + box(b"mdat", 80), ""), (box(b"mdat", 80) + box(b"moov", 40), ""),
+    (box(b"ftyp", 24) + box(b"moov", 40) + box(b"mdat", 80) + bytes(3), ""),
+    (box(b"ftyp", 24) + box(b"moov", 40) + box(b"moof", 30) + box(b"mdat", 80), ""),
+    (box(b"ftyp", 24) + box(b"moov", 40) + box(b"moof", 30) + box(b"mdat", 80)[:20], "its 'mdat' box at 94"),
+])
+def test_the_structure_tells_what_is_not_whole(tmp_path, raw, reason):
+    (tmp_path / "x.mp4").write_bytes(raw)
+    found = unfinished(tmp_path / "x.mp4")
+    assert found.startswith(reason)
+    assert bool(found) == bool(reason)
+
+
+def test_whole_files_and_what_is_no_file_at_all_are_not_unfinished(studio, tmp_path):
+    os.mkfifo(tmp_path / "fifo.mp4")
+    (tmp_path / "dir.mp4").mkdir()
+    (tmp_path / "loop.mp4").symlink_to("loop.mp4")
+    here = [tmp_path / name for name in ("fifo.mp4", "dir.mp4", "loop.mp4", "gone.mp4", "gone/x.mp4", "x" * 300)]
+    whole = [studio / name for name in ("clip.mp4", "fast.mp4", "clip.flv", "clip.mkv", "show-ts/000.ts",
+                                             "show-fmp4/000.m4s", "show-fmp4/init.mp4")]
+    assert {path.name: unfinished(path) for path in here + whole if unfinished(path)} == {}
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.53, 0.999])
+def test_a_copy_in_progress_is_unfinished_wherever_the_index_lies(studio, tmp_path, share):
+    for name in ("clip.mp4", "fast.mp4"):
+        raw = (studio / name).read_bytes()
+        (tmp_path / name).write_bytes(raw[:int(len(raw) * share)])
+        assert unfinished(tmp_path / name)
