@@ -156,7 +156,7 @@ class WatchConfig(Section):
     queue_size: PositiveInt = 100
     """Events that may wait; more turn into a full scan."""
     observer: Literal["auto", "native", "polling"] = "auto"
-    """Whether the kernel reports changes. auto: yes, but polling for file systems where it does not (NFS, SMB, FUSE)."""
+    """Whether the kernel reports changes. auto: yes, but NFS, SMB, FUSE and the like, where it does not, are polled."""
     polling_seconds: Seconds = 15.0
     """How often a polled folder is looked through."""
     network_quiet_seconds: Seconds = 30.0

@@ -11,10 +11,15 @@ from typing import NamedTuple
 
 from loguru import logger
 
+from biliupd import sidecars
 from biliupd.catalog import records, sync
 from biliupd.catalog.database import Catalog
+from biliupd.catalog.paths import below
 from biliupd.catalog.sync import VIDEO_ENDINGS, Found
-from biliupd.errors import PermanentError
+from biliupd.edit import loose
+from biliupd.edit import playlist as playlists
+from biliupd.edit.fingerprint import fingerprint
+from biliupd.errors import BiliupdError, PermanentError
 from biliupd.record import broadcast as broadcast_file
 from biliupd.record.broadcast import Broadcast
 from biliupd.watch.listing import Entry
@@ -23,6 +28,11 @@ from biliupd.watch.settle import Settled
 PLAYLIST = ".m3u8"
 BROADCAST = "broadcast.json"
 MANY = 50  #: that many rows missing at once, and a fifth of all, are believed only when a second scan says so, too
+FEWEST_SEGMENTS = 10  #: of a folder without a playlist that is one video all the same
+LARGEST_SEGMENT_BYTES = 64 << 20
+MASTER_LEVELS = 3  #: so far above a playlist its master is looked for
+_PIECES = (".ts", ".m4s", ".mp4", ".m4v")  #: what a playlist's folder holds of it
+_ENDINGS = frozenset((*VIDEO_ENDINGS, PLAYLIST, ".m4s"))
 
 
 class _Place(NamedTuple):
@@ -30,7 +40,6 @@ class _Place(NamedTuple):
 
     broadcast: Broadcast | None
     streamer_id: int | None
-    title: str
 
 
 class Intake:
@@ -41,7 +50,7 @@ class Intake:
         self._recordings = os.path.abspath(recordings)
         self._roots: list[str] = []
         self.apply(roots)
-        self._doubtful: dict[str, set[int]] = {}
+        self.doubtful: dict[str, set[int]] = {}
         self._refused: set[str] = set()
 
     def apply(self, roots: Sequence[Path]) -> None:
@@ -50,124 +59,115 @@ class Intake:
 
     def settled(self, batch: Sequence[Settled]) -> None:
         """Paths that came to rest, still grow, or are gone."""
-        db = self._catalog.db
         entries: list[Entry] = []
         growing: set[str] = set()
         for thing in batch:
             if not thing.entries:
                 self._gone(thing.path)
-                continue
+            self.sidecars([thing.path])
             entries += thing.entries
             if thing.growing:
                 growing.update(entry.path for entry in thing.entries)
-        found = self._found(entries, growing)
-        changes = sync.compare(found, sync.rows_near(db, found), exists=os.path.lexists, all_listed=False)
-        self._write(changes)
+        folders: dict[str, list[Entry]] = {}
+        for entry in entries:
+            folders.setdefault(os.path.dirname(entry.path), []).append(entry)
+        found: list[Found] = []
+        for folder, here in folders.items():
+            root = self._root_of(folder)
+            if self.is_ours(folder) and any(entry.path.endswith("/" + BROADCAST) for entry in here):
+                self.read_broadcast(folder)
+            if root is not None:
+                found += self.found(folder, root, here, growing)
+        changes = sync.compare(found, sync.rows_near(self._catalog.db, found), lies_there=_lies_there)
+        sync.apply(self._catalog.db, changes, fingerprint)
+        for new in changes.added:
+            if not new.growing:
+                logger.info("new in the library: {}", new.file_path)
+        for row, new in changes.moved:
+            logger.bind(video=row.id).info("{} is now {}", row.file_path, new.file_path)
 
-    def scanned(self, root: Path, listing: list[Entry], complete: bool) -> list[Entry]:
-        """A whole root: what is gone is written down; what is new or changed is returned, to settle first."""
-        db, here = self._catalog.db, os.path.abspath(root)
-        known = sync.rows_of_root(db, here)
-        found = self._found(listing, set())
-        changes = sync.compare(found, known, exists=os.path.lexists, all_listed=complete)
-        if self._believable(here, changes.gone, len(known)):
-            sync.apply(db, sync.Changes(gone=changes.gone))
-            for row in changes.gone:
-                logger.bind(video=row.id).warning("{} is gone", row.file_path)
-        fresh = {thing.file_path for thing in changes.added}
-        fresh.update(thing.file_path for _, thing in (*changes.changed, *changes.moved))
-        folders = {os.path.dirname(path) for path in fresh if path.endswith(PLAYLIST)}
-        self._broadcasts(entry.path for entry in listing)
-        return [entry for entry in listing if entry.path in fresh or os.path.dirname(entry.path) in folders]
+    def survey(self, root: Path) -> "Survey":
+        """A scan of a root begins."""
+        return Survey(self, self._catalog, os.path.abspath(root))
 
     def broadcast(self, directory: Path) -> None:
         """A broadcast began: its row need not wait for its files to settle."""
-        self._broadcast(os.path.abspath(directory))
+        self.read_broadcast(os.path.abspath(directory))
 
     def broadcast_over(self, id: str) -> None:
         """A broadcast ended; one that recorded nothing left no folder, and leaves no row."""
         row = records.get_broadcast(self._catalog.db, id)
-        if row is not None and self._broadcast(row["directory"]) is None and not os.path.lexists(row["directory"]):
+        if row is not None and self.read_broadcast(row["directory"]) is None and not os.path.lexists(row["directory"]):
             records.forget_broadcast(self._catalog.db, id)
 
     def root(self, root: Path, trouble: str) -> None:
         """A watched directory went away, or came back (no trouble)."""
         records.notice(self._catalog.db, f"root:{root}", f"{root}: {trouble}" if trouble else "")
 
-    def _believable(self, root: str, gone: Sequence[sync.Row], known: int) -> bool:
-        """An emptied directory is an accident until a second scan says the same."""
-        ids = {row.id for row in gone}
-        if len(gone) > MANY and len(gone) * 5 > known and not ids <= self._doubtful.get(root, set()):
-            self._doubtful[root] = ids
-            text = f"{len(gone)} of {known} known files are not there; nothing is changed until a second scan agrees"
-            records.notice(self._catalog.db, f"emptied:{root}", f"{root}: {text}")
-            logger.error("{}: {}", root, text)
-            return False
-        self._doubtful.pop(root, None)
-        records.notice(self._catalog.db, f"emptied:{root}", "")
-        return True
+    def is_ours(self, path: str) -> bool:
+        """Whether a path lies in the recordings, where broadcasts are."""
+        return path.startswith(self._recordings + os.sep)
+
+    def sidecars(self, paths: Iterable[str]) -> None:
+        """Some of these may be sidecars, there or gone."""
+        for path in filter(sidecars.is_sidecar, paths):
+            root = self._root_of(os.path.dirname(path))
+            if root is not None and root != self._recordings:
+                sidecars.look(self._catalog.db, root, path)
+
+    def _root_of(self, folder: str) -> str | None:
+        return next((root for root in self._roots if folder == root or folder.startswith(root + os.sep)), None)
 
     def _gone(self, path: str) -> None:
-        rows = [row for row in sync.rows_below(self._catalog.db, path) if not os.path.lexists(row.file_path)]
-        changes = sync.compare([], rows, exists=os.path.lexists, all_listed=True)
-        sync.apply(self._catalog.db, changes)
+        db = self._catalog.db
+        changes = sync.gone(row for row in sync.rows_below(db, path) if not os.path.lexists(row.file_path))
+        sync.apply(db, changes)
         for row in changes.gone:
             logger.bind(video=row.id).warning("{} is gone", row.file_path)
 
-    def _write(self, changes: sync.Changes) -> None:
-        sync.apply(self._catalog.db, changes)
-        for thing in changes.added:
-            if not thing.growing:
-                logger.info("new in the library: {}", thing.file_path)
-        for row, thing in changes.moved:
-            logger.bind(video=row.id).info("{} is now {}", row.file_path, thing.file_path)
-
-    def _found(self, entries: Sequence[Entry], growing: set[str]) -> list[Found]:
-        """The files among `entries` that deserve a row."""
-        taken = sync.spoken_for(self._catalog.db)
-        folders: dict[str, list[Entry]] = {}
-        for entry in entries:
-            folders.setdefault(os.path.dirname(entry.path), []).append(entry)
+    def found(self, folder: str, root: str, here: Sequence[Entry], growing: set[str]) -> list[Found]:
+        """The files among `here`, all of them directly in `folder`, that deserve a row."""
+        here = [entry for entry in here if os.path.splitext(entry.path)[1].lower() in _ENDINGS]
+        if not here:
+            return []
+        taken = sync.spoken_for(self._catalog.db, [folder, *(entry.path for entry in here)])
+        here = [entry for entry in here if entry.path not in taken]
+        place = self._place(folder, root)
+        lists = [entry for entry in here if entry.path.endswith(PLAYLIST)]
+        ours = place.broadcast is not None
+        segments = _segments(folder, root, here, lists, ours)
+        if lists and not ours:
+            segments |= _named_by_masters(folder, root)
         found: list[Found] = []
-        for folder, here in folders.items():
-            root = next((r for r in self._roots if folder == r or folder.startswith(r + os.sep)), None)
-            if root is None:
+        if not segments and (numbered := _numbered(folder, root, here)):
+            segments = {entry.path for entry in numbered}
+            if folder not in taken:
+                found.append(_as_folder(folder, root, numbered, growing, place))
+        if segments and (lists or found):
+            whole = os.path.basename(lists[0].path if lists else folder)
+            sync.pieces(self._catalog.db, root, below(root, folder), segments, whole)
+        for entry in lists:
+            if entry.path in segments:
                 continue
-            place = self._place(folder, root)
-            playlists = [entry for entry in here if entry.path.endswith(PLAYLIST)]
-            segments = _segment_endings(folder, root, bool(playlists))
-            for entry in here:
-                name = os.path.basename(entry.path)
-                if name == BROADCAST or entry.path in taken or not self._speakable(entry.path):
-                    continue
-                ending = os.path.splitext(name)[1].lower()
-                if entry in playlists:
-                    size = sum(e.size_bytes for e in here if os.path.splitext(e.path)[1].lower() in segments)
-                    still = entry.path in growing or self._unfinished(entry.path, place)
-                    found.append(_as_found(entry, root, "playlist", still, place, size_bytes=size))
-                elif ending in VIDEO_ENDINGS and ending not in segments:
-                    found.append(_as_found(entry, root, "file", entry.path in growing, place))
+            size = sum(e.size_bytes for e in here if e.path in segments)
+            still = entry.path in growing or _unfinished(entry.path, place)
+            found.append(_as_found(entry, root, "playlist", still, place, size_bytes=size))
+        for entry in here:
+            if entry.path not in segments and not entry.path.endswith((PLAYLIST, ".m4s")):
+                found.append(_as_found(entry, root, "file", entry.path in growing, place))
         return found
-
-    def _unfinished(self, playlist: str, place: _Place) -> bool:
-        """Our own recorder closes its playlists, even after a crash; others may leave theirs open."""
-        if place.broadcast is None or place.broadcast.ended_at is not None:
-            return False
-        try:
-            return b"#EXT-X-ENDLIST" not in Path(playlist).read_bytes()[-200:]
-        except OSError:
-            return True
 
     def _place(self, folder: str, root: str) -> _Place:
         """The broadcast a directory belongs to: its own `broadcast.json`, or that of the directory above."""
         if root == self._recordings:
             for directory in (folder, os.path.dirname(folder)):
-                if directory.startswith(root + os.sep) and (known := self._broadcast(directory)):
+                if self.is_ours(directory) and (known := self.read_broadcast(directory)):
                     return known
-        return _Place(None, None, "")
+        return _Place(None, None)
 
-    def _broadcast(self, directory: str) -> _Place | None:
-        """Reads `broadcast.json` and keeps the row of that broadcast in step with it."""
+    def read_broadcast(self, directory: str) -> _Place | None:
+        """Keeps the row of a broadcast in step with its `broadcast.json`."""
+        stamp = stamp_of(os.path.join(directory, BROADCAST))
         try:
             facts = broadcast_file.read(Path(directory))
         except PermanentError as error:
@@ -184,44 +184,198 @@ class Intake:
             {
                 "id": facts.id, "streamer_id": streamer, "title": facts.title, "cover_url": facts.cover_url,
                 "live_id": facts.live_id, "directory": directory, "started_at": facts.started_at,
-                "ended_at": facts.ended_at, "parts": len(facts.files),
+                "ended_at": facts.ended_at, "parts": len(facts.files), "file": stamp,
             },
         )  # fmt: skip
-        return _Place(facts, streamer, facts.title)
+        return _Place(facts, streamer)
 
-    def _broadcasts(self, paths: Iterable[str]) -> None:
-        for path in paths:
-            if os.path.basename(path) == BROADCAST and path.startswith(self._recordings + os.sep):
-                self._broadcast(os.path.dirname(path))
 
-    def _speakable(self, path: str) -> bool:
-        """Names that are no valid text cannot be catalogued yet; said once, and the file stays where it is."""
-        try:
-            path.encode()
-        except UnicodeEncodeError:
-            if path not in self._refused:
-                self._refused.add(path)
-                logger.error("{}: its name is not UTF-8; rename it, then it is taken", path)
-            return False
+class Survey:
+    """One scan of a root: folder by folder against the rows, so that nothing but what differs is kept in memory."""
+
+    def __init__(self, intake: Intake, catalog: Catalog, root: str) -> None:
+        self._intake, self._catalog, self._root = intake, catalog, root
+        self._unvisited = sync.folders_of(catalog.db, root)
+        self._broadcasts = records.broadcast_files(catalog.db)
+        self._absent: list[int] = []
+
+    def look(self, directory: str, entries: list[Entry]) -> list[Entry]:
+        """All regular files directly in a directory → those that are new or changed, which have to settle first."""
+        db, folder = self._catalog.db, below(self._root, directory)
+        known = sync.rows_in(db, self._root, folder) if folder in self._unvisited else {}
+        self._unvisited.discard(folder)
+        rest = []
+        seen = 0
+        for entry in entries:
+            row = known.get(entry[0])
+            if row is not None:
+                seen += 1
+                if row[5] and row[1] == entry[1] and row[2] == entry[2] and row[3] == entry[4] and row[4] == entry[5]:
+                    continue
+            rest.append(entry)
+        if seen != len(known):
+            present = {entry.path for entry in entries}
+            self._absent += [row[6] for path, row in known.items() if path not in present]
+        if not rest:
+            return []
+        self._intake.sidecars(entry.path for entry in rest)
+        return self._differing(directory, entries, rest)
+
+    def end(self, complete: bool) -> None:
+        """The scan is over: rows whose files were not found are looked for once more, and are gone."""
+        if not complete:
+            return
+        db = self._catalog.db
+        sidecars.look_for_gone(db, self._root)
+        for folder in self._unvisited:
+            self._absent += [row[6] for row in sync.rows_in(db, self._root, folder).values()]
+        # rows as they are now: a file may have been moved, or merged into another, while the scan went on
+        rows = [row for row in sync.rows_by_id(db, self._absent) if not os.path.lexists(row.file_path)]
+        changes = sync.gone(rows)
+        if self._believable(changes.gone):
+            sync.apply(db, changes)
+            for row in changes.gone:
+                logger.bind(video=row.id).warning("{} is gone", row.file_path)
+
+    def _differing(self, directory: str, entries: list[Entry], rest: list[Entry]) -> list[Entry]:
+        """The files that differ, out of those of which no row says just what the disk says."""
+        playlists = any(entry.path.endswith(PLAYLIST) for entry in rest)
+        if self._intake.is_ours(directory):
+            path = os.path.join(directory, BROADCAST)
+            if any(entry.path == path for entry in rest) and self._broadcasts.get(directory) != stamp_of(path):
+                self._intake.read_broadcast(directory)
+        found = self._intake.found(directory, self._root, entries if playlists else rest, set())
+        changes = sync.compare(found, sync.rows_near(self._catalog.db, found), lies_there=_lies_there)
+        fresh = {thing.file_path for thing in changes.added}
+        fresh.update(thing.file_path for _, thing in (*changes.changed, *changes.moved))
+        if directory in fresh:
+            return rest[:1]  # its segments settle as one
+        return [entry for entry in rest if entry.path in fresh]
+
+    def _believable(self, gone: Sequence[sync.Row]) -> bool:
+        """An emptied directory is an accident until a second scan says the same."""
+        db, root, doubtful = self._catalog.db, self._root, self._intake.doubtful
+        ids = {row.id for row in gone}
+        if len(gone) > MANY and not ids <= doubtful.get(root, set()):
+            known = sync.count_of(db, root)
+            if len(gone) * 5 > known:
+                doubtful[root] = ids
+                text = (
+                    f"{len(gone)} of {known} known files are not there;"
+                    " nothing is changed until a second scan agrees"
+                )
+                records.notice(db, f"emptied:{root}", f"{root}: {text}")
+                logger.error("{}: {}", root, text)
+                return False
+        if doubtful.pop(root, None) is not None:
+            records.notice(db, f"emptied:{root}", "")
         return True
 
 
-def _segment_endings(folder: str, root: str, has_playlist: bool) -> tuple[str, ...]:
-    """Which files of a directory are pieces of its playlist, not videos of their own."""
-    if not has_playlist:
-        try:
-            has_playlist = any(name.endswith(PLAYLIST) for name in os.listdir(folder))
-        except OSError:
-            return ()
-    if not has_playlist:
-        return ()
-    return (".ts", ".m4s") if folder == root else (".ts", ".m4s", ".mp4", ".m4v")
+def stamp_of(path: str) -> str:
+    """By what a small file is known again without reading it; empty when it is not there."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return ""
+    return f"{status.st_mtime_ns}:{status.st_size}:{status.st_ino}"
+
+
+def _lies_there(row: sync.Row) -> bool:
+    """Whether a row's file is still what lies at its path; a playlist's row has the size of its segments."""
+    try:
+        status = os.stat(row.file_path)
+    except OSError:
+        return False
+    return (status.st_dev, status.st_ino, status.st_mtime_ns) == (row.device, row.inode, row.mtime_ns)
+
+
+def _unfinished(playlist: str, place: _Place) -> bool:
+    """Our own recorder closes its playlists, even after a crash; others may leave theirs open."""
+    if place.broadcast is None or place.broadcast.ended_at is not None:
+        return False
+    try:
+        with open(playlist, "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - 200))
+            return b"#EXT-X-ENDLIST" not in file.read()
+    except OSError:
+        return True
+
+
+def _segments(folder: str, root: str, here: Sequence[Entry], lists: Sequence[Entry], ours: bool) -> set[str]:
+    """Which files of a folder are pieces of its playlists, not videos of their own."""
+    names = {entry.path for entry in lists}
+    if any(entry.path.lower().endswith(_PIECES) for entry in here):
+        names.update(_playlists_in(folder))
+    if folder == root and not ours:  # beside a playlist at the top lie other things, too
+        return {path for name in names for path in _listed(name)[0]}
+    return {entry.path for entry in here if entry.path.lower().endswith(_PIECES)} if names else set()
+
+
+def _named_by_masters(folder: str, root: str) -> set[str]:
+    """Playlists that a master playlist beside or above them names: the master is the video."""
+    named: set[str] = set()
+    for _ in range(MASTER_LEVELS):
+        for playlist in _playlists_in(folder):
+            named |= _listed(playlist)[1]
+        if folder == root:
+            break
+        folder = os.path.dirname(folder)
+    return named
+
+
+def _listed(playlist: str) -> tuple[set[str], set[str]]:
+    """The files a media playlist names, and the playlists a master playlist does."""
+    try:
+        listing = playlists.read(Path(playlist))
+    except BiliupdError:
+        return set(), set()
+    files = [ref for entry in listing.entries for ref in (entry.segment, entry.init) if ref]
+    lists = [ref for variant in listing.variants for ref in (variant.playlist, variant.audio) if ref]
+    base = os.path.dirname(playlist)
+
+    def paths(refs: Sequence[playlists.Ref]) -> set[str]:
+        return {os.path.join(base, name) for ref in refs for name in playlists.spellings(ref.name)}
+
+    return paths(files), paths(lists)
+
+
+def _numbered(folder: str, root: str, here: Sequence[Entry]) -> list[Entry]:
+    """The pieces in a folder that a downloader left without a playlist; empty when it is another kind of folder.
+
+    A few large files with numbers are parts that somebody recorded so, and stay apart.
+    """
+    if folder == root or len(here) < FEWEST_SEGMENTS or not here[0].path.lower().endswith((".ts", ".m4s")):
+        return []
+    try:
+        names = set(loose.numbered(os.listdir(folder)))
+    except OSError:
+        return []
+    found = [entry for entry in here if os.path.basename(entry.path) in names]
+    if len(found) != len(names) or len(found) < FEWEST_SEGMENTS:
+        return []
+    return found if max(entry.size_bytes for entry in found) <= LARGEST_SEGMENT_BYTES else []
+
+
+def _as_folder(folder: str, root: str, pieces: Sequence[Entry], growing: set[str], place: _Place) -> Found:
+    newest = max(pieces, key=lambda entry: entry.mtime_ns)
+    size = sum(entry.size_bytes for entry in pieces)
+    whole = newest._replace(path=folder, inode=os.stat(folder).st_ino)
+    return _as_found(whole, root, "folder", any(entry.path in growing for entry in pieces), place, size_bytes=size)
+
+
+def _playlists_in(folder: str) -> list[str]:
+    """Those that are files: a pipe or a folder of such a name has no segments."""
+    try:
+        names = [name for name in os.listdir(folder) if name.endswith(PLAYLIST) and name[0] != "."]
+    except OSError:
+        return []
+    return [path for name in names if os.path.isfile(path := os.path.join(folder, name))]
 
 
 def _as_found(entry: Entry, root: str, kind: str, growing: bool, place: _Place, size_bytes: int | None = None) -> Found:
-    title = Path(entry.path).parent.name if kind == "playlist" else Path(entry.path).stem
     return Found(
         entry.path, root, kind, entry.size_bytes if size_bytes is None else size_bytes, entry.mtime_ns, entry.inode,
-        entry.device, growing, title, place.broadcast.id if place.broadcast else None, place.streamer_id, None,
+        entry.device, growing, sync.title_of(kind, entry.path, root), place.broadcast.id if place.broadcast else None,
+        place.streamer_id,
     )  # fmt: skip
-

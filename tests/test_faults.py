@@ -6,10 +6,10 @@ In every case the bytes arrive as they are, there is one archive at the end, and
 
 import hashlib
 import os
-import shutil
 from collections.abc import Callable
 
 import pytest
+from support import another
 
 from biliupd.catalog import records
 from biliupd.catalog.states import State
@@ -159,11 +159,11 @@ def test_a_line_that_fails_is_left_for_the_next_one(make_bench, video):
     bench.bilibili.chunk_retry_delay = 0.01
     bench.bilibili.lines = {"tx": 0.0, "bda2": 0.1}
     bench.bilibili.fail("put", 504, times=FOR_EVER, line="tx")
-    id = bench.add(type(bench.drop)(shutil.copy(video, bench.drop / "a.mp4")))
+    id = bench.add(another(video, bench.drop / "a.mp4"))
     bench.everything(lambda: bench.state(id) == State.PUBLISHED)
     (row,) = bench.catalog.db.query("select * from uploads")
     assert row["line"] == "bda2"
-    second = bench.add(type(bench.drop)(shutil.copy(video, bench.drop / "b.mp4")))
+    second = bench.add(another(video, bench.drop / "b.mp4"))
     before = len([request for request in bench.bilibili.requests if request.route == "put"])
     bench.everything(lambda: bench.state(second) == State.PUBLISHED)
     assert len([request for request in bench.bilibili.requests if request.route == "put"]) == before + 1

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
 
 import pytest
-from support import wait_until
+from support import another, wait_until
 from world import make_video
 
 from biliupd.catalog import records, submissions, videos
@@ -31,14 +31,13 @@ def record(bench, video, number, of):
     """One finished part of the broadcast."""
     path = bench.recordings / "ann" / f"P{number:03}.mp4"
     path.parent.mkdir(exist_ok=True)
-    shutil.copy(video, path)
-    return bench.add(path, **of)
+    return bench.add(another(video, path), **of)
 
 
 def drop(bench, video, name):
     path = bench.drop / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    return bench.add(type(bench.drop)(shutil.copy(video, path)))
+    return bench.add(another(video, path))
 
 
 def titles(archive):
@@ -513,7 +512,7 @@ def test_published_files_are_moved_with_their_place_in_the_tree(make_bench, vide
     bench.change("retention", after_publishing="move", move_to=tmp_path / "done")
     bench.everything(lambda: all(bench.video(id)["removed_at"] for id in ids))
     assert (tmp_path / "done" / "a.mp4").read_bytes() == b"another"
-    assert (tmp_path / "done" / "sub" / "b.mp4").stat().st_size == video.stat().st_size
+    assert (tmp_path / "done" / "sub" / "b.mp4").stat().st_size == video.stat().st_size + 24
     assert sorted(path.name for path in bench.drop.rglob("*.mp4")) == []
     assert all(os.path.exists(bench.video(id)["file_path"]) for id in ids)
 
@@ -524,14 +523,14 @@ def test_a_move_replaces_no_other_file_and_ends_when_both_names_are_of_one_file(
     bench.everything(lambda: all(bench.state(id) == State.PUBLISHED for id in ids))
     done = tmp_path / "done"
     done.mkdir()
-    (done / "other.mp4").write_bytes(bytes(video.stat().st_size))
+    (done / "other.mp4").write_bytes(bytes(video.stat().st_size + 24))
     os.utime(done / "other.mp4", (1, 1))
     os.link(bench.drop / "linked.mp4", done / "linked.mp4")
     bench.change("retention", after_publishing="move", move_to=done)
     bench.everything(lambda: all(bench.video(id)["removed_at"] for id in ids))
     assert not any((done / "other.mp4").read_bytes()), "it is of the same size, and not ours"
     assert list(bench.drop.iterdir()) == []
-    assert sorted(len(path.read_bytes()) for path in done.iterdir()) == [video.stat().st_size] * 3
+    assert sorted(len(path.read_bytes()) for path in done.iterdir()) == [video.stat().st_size + 24] * 3
 
 
 @pytest.mark.parametrize("trouble", ["", "full", "changed"])
@@ -704,7 +703,7 @@ def test_a_preview_of_a_file_needs_no_catalog_and_says_why_it_would_wait(bench, 
 def test_a_preview_of_a_folder_has_its_files_as_parts(bench, clip):
     (bench.drop / "trip").mkdir()
     for name in ("10.mp4", "9.mp4"):
-        shutil.copy(clip, bench.drop / "trip" / name)
+        another(clip, bench.drop / "trip" / name)
     (one,) = preview(bench.config, None, str(bench.drop / "trip"))
     assert [os.path.basename(file) for file in one.files] == ["9.mp4", "10.mp4"]
     assert one.body["title"] == "trip"

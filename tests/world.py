@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,11 @@ from biliupd.rehearsal.live_site import LiveSite
 
 
 def make_video(path: Path, seconds: float = 3, *, size: str = "320x180") -> Path:
-    """A real video with sound, made by ffmpeg."""
+    """A real video with sound, made by ffmpeg; no two are of the same content."""
     subprocess.run(
         ["ffmpeg", "-v", "error", "-y", "-f", "lavfi", "-i", f"testsrc2=size={size}:rate=25:duration={seconds}",
          "-f", "lavfi", "-i", f"sine=duration={seconds}", "-c:v", "libx264", "-preset", "ultrafast", "-g", "25",
-         "-c:a", "aac", str(path)],
+         "-c:a", "aac", "-metadata", f"comment={uuid.uuid4()}", str(path)],
         check=True, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     return path

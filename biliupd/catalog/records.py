@@ -6,6 +6,7 @@ from typing import Any
 from sqlite_utils import Database
 
 from biliupd.catalog.database import now, write
+from biliupd.catalog.paths import PATH_COLUMNS, is_text, stored
 from biliupd.catalog.states import rows
 
 
@@ -51,14 +52,21 @@ def live_status(db: Database, name: str, status: str, reason: str) -> None:
 def broadcast(db: Database, facts: dict[str, Any]) -> None:
     """Make or renew the row of a broadcast, written only when something changed.
 
-    `facts`: id, streamer_id, title, cover_url, live_id, directory, started_at, ended_at, parts.
+    `facts`: id, streamer_id, title, cover_url, live_id, directory, started_at, ended_at, parts, and by what its
+    `broadcast.json` is known again: file.
     """
+    row = {**facts, "directory": stored(facts["directory"])}
     with write(db):
         known = next(iter(db.query("select * from broadcasts where id = ?", [facts["id"]])), None)
         if known is None:
-            rows(db, "broadcasts").insert({**facts, "created_at": now()})
+            rows(db, "broadcasts").insert({**row, "created_at": now()}, conversions=PATH_COLUMNS)
         elif {**known, **facts} != known:
-            rows(db, "broadcasts").update(facts["id"], facts)
+            rows(db, "broadcasts").update(facts["id"], row, conversions=PATH_COLUMNS)
+
+
+def broadcast_files(db: Database) -> dict[str, str]:
+    """By folder, which `broadcast.json` was read there."""
+    return dict(db.execute("select directory, file from broadcasts").fetchall())
 
 
 def get_broadcast(db: Database, id: str) -> dict[str, Any] | None:
@@ -150,6 +158,7 @@ def live_cover(db: Database, broadcast: str | None) -> str:
 
 def notice(db: Database, key: str, text: str) -> None:
     """Say something to the operator until it is taken back with an empty text."""
+    key, text = (word if is_text(word) else word.encode(errors="backslashreplace").decode() for word in (key, text))
     with write(db):
         known = db.execute("select text from notices where key = ?", [key]).fetchone()
         if not text:

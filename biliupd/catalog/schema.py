@@ -213,6 +213,14 @@ alter table videos add column sidecar text not null default '';     -- which one
 alter table broadcasts add column file text not null default '';    -- which broadcast.json was read: its time and size
 create index videos_by_fingerprint on videos(fingerprint) where fingerprint is not null;
 create index videos_same_as on videos(same_as) where same_as is not null;
+drop index videos_spoken_for;
+create index videos_spoken_for on videos(merged_from) where merged_from is not null and source_gone = 0;
+create index videos_described on videos(root) where sidecar != '';
+create index videos_to_describe on videos(id) where sidecar = '?';
+create index videos_making on videos(output_path) where output_path is not null;
+create index videos_titles on videos(title, id);
+create index videos_of_streamer on videos(streamer_id, created_at) where streamer_id is not null;
+create index videos_by_age on videos(created_at, id);
 drop index videos_of_broadcast;
 create index videos_of_broadcast on videos(broadcast_id) where broadcast_id is not null;
 drop index videos_of_submission;

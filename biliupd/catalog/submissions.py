@@ -9,6 +9,7 @@ from typing import Any, cast
 from sqlite_utils import Database
 
 from biliupd.catalog.database import DUE, moments, now, stamp, write
+from biliupd.catalog.paths import PATH, PATH_COLUMNS, stored
 from biliupd.catalog.states import Stage, State, advance, move, rows
 from biliupd.catalog.videos import Video
 
@@ -22,10 +23,10 @@ _DONE = (State.UPLOADED, State.PUBLISHED)
 def account_of(db: Database, video: Video, wanted: str, folder: str = "") -> str:
     """The account for a video's upload: that of the parts uploaded before it, which no other can submit."""
     found = db.execute(
-        "select account from submissions s where (id = ? or broadcast_id = ? or folder = ?)"
+        f"select account from submissions s where (id = ? or broadcast_id = ? or folder = {PATH})"
         " and exists (select 1 from videos v where v.submission_id = s.id and v.state in (?, ?, ?))"
         " order by id desc limit 1",
-        [video["submission_id"], video["broadcast_id"], folder or None, *_AT_BILIBILI],
+        [video["submission_id"], video["broadcast_id"], stored(folder) or None, *_AT_BILIBILI],
     ).fetchone()
     return str(found[0]) if found else wanted
 
@@ -45,9 +46,9 @@ def of_video(db: Database, video: Video, account: str, folder: str = "", *, exis
     group = f"broadcast:{broadcast}" if broadcast else f"folder:{folder}" if folder else f"file:{video['id']}"
     with write(db):
         found = db.execute(
-            "select id, state, account from submissions where (broadcast_id = ? or folder = ? or key = ?)"
+            f"select id, state, account from submissions where (broadcast_id = ? or folder = {PATH} or key = {PATH})"
             " order by id desc limit 1",
-            [broadcast, folder or None, group],
+            [broadcast, stored(folder) or None, stored(group)],
         ).fetchone()
         if found and found[1] != Stage.COLLECTING and folder and not _any_left(db, int(found[0]), exists):
             found = None
@@ -70,14 +71,14 @@ def _insert(
     db: Database, group: str, account: str, broadcast: str | None, folder: str | None, continues: int | None
 ) -> int:
     (same,) = db.execute(
-        "select count(*) from submissions where key = ? or key like ? || '#%'", [group, group]
+        f"select count(*) from submissions where key = {PATH} or key like {PATH} || '#%'", [stored(group)] * 2
     ).fetchone()
     at, key = now(), f"{group}#{same + 1}" if same else group
     row = {
-        "key": key, "broadcast_id": broadcast, "folder": folder or None, "account": account, "continues": continues,
-        "state": Stage.COLLECTING, "since": at, "created_at": at,
+        "key": stored(key), "broadcast_id": broadcast, "folder": stored(folder or "") or None, "account": account,
+        "continues": continues, "state": Stage.COLLECTING, "since": at, "created_at": at,
     }  # fmt: skip
-    return int(cast(int, rows(db, "submissions").insert(row).last_pk))
+    return int(cast(int, rows(db, "submissions").insert(row, conversions=PATH_COLUMNS).last_pk))
 
 
 def split(db: Database, submission: Submission, most: int) -> int | None:
@@ -165,14 +166,16 @@ def _more_to_come(db: Database, submission: Submission, quiet_seconds: float) ->
             return f"{expected - known} of its {expected} files, not catalogued yet"
         where, values = "broadcast_id = ?", [broadcast]
     elif folder is not None:
-        where, values = "file_path > ? and file_path < ?", [f"{folder}/", f"{folder}0"]  # 0 comes after /
+        where = f"file_path > {PATH} and file_path < {PATH}"
+        values = [stored(f"{folder}/"), stored(f"{folder}0")]  # 0 comes after /
         (newest,) = db.execute(f"select max(created_at) from videos where {where}", values).fetchone()
         if newest and stamp(datetime.now(UTC) - timedelta(seconds=quiet_seconds)) < newest <= now():
             return "something new may come into its folder"
     else:
         return ""
     open_rows = db.execute(
-        f"select title, state from videos where {where} and submission_id is null and state not in (?, ?)",
+        f"select title, state from videos where {where} and submission_id is null and state not in (?, ?)"
+        " and version_of is null",
         [*values, *_STANDS_ASIDE],
     ).fetchall()
     return f"{len(open_rows)} of its videos: {open_rows[0][0]} is {open_rows[0][1]}" if open_rows else ""
@@ -187,7 +190,8 @@ def leading(db: Database, found: Sequence[Video]) -> list[Video]:
     before = found[: found.index(first)] if first is not None else found
     if found and found[0]["broadcast_id"]:
         waiting = db.execute(
-            "select file_path from videos where broadcast_id = ? and submission_id is null and state not in (?, ?, ?)",
+            "select file_path from videos where broadcast_id = ? and submission_id is null and state not in (?, ?, ?)"
+            " and version_of is null",
             [found[0]["broadcast_id"], *_STANDS_ASIDE, State.HELD],
         ).fetchall()
         bound = min((_natural(path) for (path,) in waiting), default=None)

@@ -8,6 +8,7 @@ from typing import Any
 from sqlite_utils import Database
 
 from biliupd.catalog.database import DUE, moments, now, write
+from biliupd.catalog.paths import PATH, PATH_COLUMNS, below, parent, stored
 from biliupd.catalog.states import Stage, State, move, rows
 
 Video = Mapping[str, Any]  #: a row of `videos`, by column
@@ -29,7 +30,10 @@ def of_broadcast(db: Database, id: str) -> list[Video]:
 def of_broadcast_at(db: Database, directory: str) -> list[Video]:
     """The same for the broadcast whose folder this is."""
     return list(
-        db.query(f"{_WITH_UPLOAD} where v.broadcast_id in (select id from broadcasts where directory = ?)", [directory])
+        db.query(
+            f"{_WITH_UPLOAD} where v.broadcast_id in (select id from broadcasts where directory = {PATH})",
+            [stored(directory)],
+        )
     )
 
 
@@ -37,8 +41,9 @@ def at_or_below(db: Database, path: str) -> list[Video]:
     """The video that is, or was merged from, this file; or those below this folder."""
     return list(
         db.query(
-            f"{_WITH_UPLOAD} where v.file_path = ? or v.merged_from = ? or (v.file_path > ? and v.file_path < ?)",
-            [path, path, f"{path}/", f"{path}0"],  # 0 comes after /
+            f"{_WITH_UPLOAD} where v.file_path = {PATH} or v.merged_from = {PATH}"
+            f" or (v.file_path > {PATH} and v.file_path < {PATH})",
+            [stored(text) for text in (path, path, f"{path}/", f"{path}0")],  # 0 comes after /
         )
     )
 
@@ -66,23 +71,28 @@ def with_sources(db: Database) -> list[Video]:
 def will_be(db: Database, id: int, output_path: str) -> None:
     """Write down where a merge will lie before it is made, so that its file is known for ours after a crash."""
     with write(db):
-        rows(db, "videos").update(id, {"output_path": output_path})
+        rows(db, "videos").update(id, {"output_path": stored(output_path)}, conversions=PATH_COLUMNS)
 
 
-def edited(
-    db: Database, video: Video, path: Path, *, cover: str, duration: float, width: int, height: int,
-    status: os.stat_result,
-) -> bool:  # fmt: skip
-    """It is one whole file at `path` with a cover; when that is a merge, its playlist becomes `merged_from`."""
-    facts: dict[str, Any] = {"cover_path": cover, "duration": duration, "width": width, "height": height}
-    if str(path) != video["file_path"]:
-        below = os.path.relpath(path, video["root"])
-        facts |= {"file_path": str(path), "path": below, "parent_path": os.path.dirname(below), "kind": "file"}
-        facts |= {"merged_from": video["file_path"], "source_gone": 0}
-    facts |= {"file_size": status.st_size, "mtime_ns": status.st_mtime_ns}
-    facts |= {"inode": status.st_ino, "device": status.st_dev, "output_path": None}
-    fresh = {"attempts": 0, "retry_at": None, "last_error": None}
-    return move(db, video["id"], State.EDITING, State.READY, **facts, **fresh)
+def edited(db: Database, video: Video, path: Path, status: os.stat_result, **facts: Any) -> bool:
+    """It is one whole file at `path`; when that is a merge, its playlist becomes `merged_from`.
+
+    `facts` are what was found out about it: cover_path, thumbnail_path, duration, width, height, codecs, bitrate, gaps.
+    """
+    with write(db):
+        if str(path) != video["file_path"]:
+            short = below(video["root"], str(path))
+            rows(db, "videos").update(
+                video["id"],
+                {"file_path": stored(str(path)), "path": stored(short), "parent_path": stored(parent(short)),
+                 "merged_from": stored(video["file_path"])},
+                conversions=PATH_COLUMNS,
+            )  # fmt: skip
+            facts |= {"kind": "file", "source_gone": 0}
+        facts |= {"file_size": status.st_size, "mtime_ns": status.st_mtime_ns}
+        facts |= {"inode": status.st_ino, "device": status.st_dev, "output_path": None}
+        fresh = {"attempts": 0, "retry_at": None, "last_error": None}
+        return move(db, video["id"], State.EDITING, State.READY, **facts, **fresh)
 
 
 def changed(db: Database, video: Video, status: os.stat_result, until: str) -> bool:
@@ -91,6 +101,50 @@ def changed(db: Database, video: Video, status: os.stat_result, until: str) -> b
     return move(
         db, video["id"], State.READY, State.RECORDED, **facts, device=status.st_dev, retry_at=until, attempts=0
     )
+
+
+def with_other_sidecar(db: Database) -> list[Video]:
+    """Videos whose sidecar came, changed or went."""
+    return list(db.query("select * from videos where sidecar = '?' and state not in (?, ?)",
+                         [State.EDITING, State.MISSING]))  # fmt: skip
+
+
+def sidecar_changed(db: Database, ids: Sequence[int]) -> None:
+    """Their sidecars are to be read again, and what waited because of them is looked at again."""
+    with write(db):
+        for id in ids:
+            db.execute("update videos set sidecar = '?', waits_for = null,"
+                       " retry_at = case when waits_for is null then retry_at end where id = ?", [id])  # fmt: skip
+            db.execute(
+                "update submissions set waits_for = null, retry_at = null where waits_for is not null"
+                " and id = (select submission_id from videos where id = ?)",
+                [id],
+            )
+
+
+def described_below(db: Database, root: str, base: str) -> list[tuple[int, str, str]]:
+    """Id, file and sidecar of the videos that a sidecar BASE.yaml may speak of: those called so, and those in a folder
+    of that name."""
+    values = [stored(text) for text in (root, base, f"{base}.", f"{base}0")]  # . and / come right before 0
+    return db.execute(
+        f"select id, file_path, sidecar from videos where root = {PATH}"
+        f" and (file_path = {PATH} or (file_path > {PATH} and file_path < {PATH}))",
+        values,
+    ).fetchall()
+
+
+def described(db: Database, root: str) -> list[tuple[int, str, str]]:
+    """The same for all in a watched directory that have a sidecar."""
+    return db.execute(
+        f"select id, file_path, sidecar from videos where root = {PATH} and sidecar != '' and sidecar != '?'",
+        [stored(root)],
+    ).fetchall()
+
+
+def describe(db: Database, id: int, title: str, sidecar: str) -> None:
+    """A sidecar was read."""
+    with write(db):
+        rows(db, "videos").update(id, {"title": title, "sidecar": sidecar})
 
 
 def source_is_gone(db: Database, id: int) -> None:
@@ -136,12 +190,12 @@ def release(db: Database) -> int:
 
 
 def retry(db: Database, id: int) -> bool:
-    """A person asks for another try of a held video."""
+    """A person asks for another try of a held video, or for one that was ignored as a copy."""
     row = get(db, id)
-    if row is None or row["state"] != State.HELD:
+    if row is None or row["state"] not in (State.HELD, State.IGNORED):
         return False
-    fresh = {"attempts": 0, "retry_at": None, "last_error": None, "waits_for": None}
-    return move(db, id, State.HELD, State.RECORDED, **fresh, again=1)
+    fresh = {"attempts": 0, "retry_at": None, "last_error": None, "waits_for": None, "same_as": None}
+    return move(db, id, State(row["state"]), State.RECORDED, **fresh, again=1)
 
 
 def progress(db: Database, video: int, sent: int, total: int, rate: float, eta: float | None) -> None:
@@ -207,31 +261,15 @@ def published(db: Database) -> list[Video]:
 def removed(db: Database, id: int, path: str | None) -> None:
     """Its file was deleted, or moved to `path`."""
     with write(db):
-        rows(db, "videos").update(id, {"removed_at": now(), **({"file_path": path} if path else {})})
+        rows(db, "videos").update(
+            id, {"removed_at": now(), **({"file_path": stored(path)} if path else {})}, conversions=PATH_COLUMNS
+        )
 
 
 def pin(db: Database, id: int, pinned: bool) -> bool:
     """Keep a video's file for good, or no longer; False when there is no such video."""
     with write(db):
         return bool(db.execute("update videos set pinned = ? where id = ?", [int(pinned), id]).rowcount)
-
-
-def children(db: Database, root: str, parent: str = "") -> tuple[list[tuple[str, int]], list[Video]]:
-    """One level of the library: its folders with the number of videos below each, and its videos."""
-    start = f"{parent}/" if parent else ""
-    folders: dict[str, int] = {}
-    for below, count in db.execute(
-        "select parent_path, count(*) from videos where root = ? and state != ?"
-        " and parent_path > ? and parent_path < ? group by parent_path",
-        [root, State.MISSING, start, start + "\U0010ffff"],
-    ):
-        name = below[len(start) :].split("/", 1)[0]
-        folders[name] = folders.get(name, 0) + count
-    here = db.query(
-        "select * from videos where root = ? and parent_path = ? and state != ? order by path",
-        [root, parent, State.MISSING],
-    )
-    return sorted(folders.items()), list(here)
 
 
 def counts(db: Database) -> dict[str, int]:

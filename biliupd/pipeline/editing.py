@@ -1,21 +1,30 @@
 """A recorded video → one whole file with a cover, ready to be uploaded. One worker of the pipeline."""
 
+import json
 import os
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from loguru import logger
 
-from biliupd.catalog import videos
+from biliupd.catalog import copies, videos
+from biliupd.catalog.database import write
 from biliupd.catalog.states import State, move
 from biliupd.catalog.videos import Video
 from biliupd.edit import cover, media, merge
 from biliupd.edit.ffmpeg import Ffmpeg
-from biliupd.errors import BiliupdError, PermanentError
+from biliupd.edit.fingerprint import fingerprint, same_content
+from biliupd.edit.segments import SegmentDamaged, SegmentMissing
+from biliupd.errors import BiliupdError, PermanentError, TemporaryError
+from biliupd.pipeline import orders
 from biliupd.pipeline.desk import Desk
+
+BUSY = (State.EDITING, State.UPLOADING)
 
 
 class Editing:
-    """Merge, probe, cover."""
+    """Merge, probe, cover; and what is a copy is left alone."""
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
@@ -26,6 +35,8 @@ class Editing:
         if not desk.config.edit.keep_segments:
             for video in videos.with_sources(db):
                 self._remove_source(video)
+        for video in videos.with_other_sidecar(db):
+            self._read_sidecar(video)
         for video in videos.due(db, State.RECORDED):
             if move(db, video["id"], State.RECORDED, State.EDITING, owner=desk.owner, waits_for=None):
                 desk.step(video, State.EDITING, State.RECORDED, self._edit)
@@ -36,48 +47,131 @@ class Editing:
         desk, log = self._desk, logger.bind(video=video["id"])
         ffmpeg = Ffmpeg(desk.config.edit, desk.stop)
         path = Path(video["file_path"])
-        if video["kind"] == "playlist":
-            path = self._merge(video, ffmpeg)
-        facts = media.probe(path, ffmpeg)
+        facts: dict[str, Any] = {}
+        if video["kind"] != "file":
+            merged = self._merge(video, ffmpeg)
+            path = merged.path
+            facts["gaps"] = json.dumps([gap._asdict() for gap in merged.gaps])
+        found = media.probe(path, ffmpeg)
+        facts |= {
+            "duration": found.duration_seconds, "width": found.width, "height": found.height,
+            "video_codec": found.video_codec, "audio_codec": found.audio_codec, "bitrate": found.bitrate,
+        }  # fmt: skip
+        title, sidecar = orders.title_and_sidecar(desk.config, video, path)
+        facts |= {"title": title, "sidecar": sidecar}
+        if self._is_known(video, path, facts):
+            return
         picture = desk.catalog.path.parent / "covers" / f"{video['id']}.jpg"
         picture.parent.mkdir(exist_ok=True, mode=0o700)
-        if cover.make_cover(path, picture, ffmpeg, duration_seconds=facts.duration_seconds):
+        if cover.make_cover(path, picture, ffmpeg, duration_seconds=found.duration_seconds):
             log.info("cover made: {}", picture.name)
         else:
             log.warning("no frame could be taken for a cover; the default picture is used")
-        videos.edited(
-            desk.db, video, path, cover=str(picture), duration=facts.duration_seconds, width=facts.width,
-            height=facts.height, status=os.stat(path),
-        )  # fmt: skip
-        log.info("ready: {} ({:.1f} s, {}x{})", path.name, facts.duration_seconds, facts.width, facts.height)
+        videos.edited(desk.db, video, path, os.stat(path), **facts, cover_path=str(picture))
+        log.info("ready: {} ({:.1f} s, {}x{})", path.name, found.duration_seconds, found.width, found.height)
         edited = videos.get(desk.db, video["id"])
         if edited and edited["merged_from"] and not edited["source_gone"] and not desk.config.edit.keep_segments:
             self._remove_source(edited)
 
-    def _merge(self, video: Video, ffmpeg: Ffmpeg) -> Path:
+    # copies
+
+    def _is_known(self, video: Video, path: Path, facts: dict[str, Any]) -> bool:
+        """Whether another video has the same content; then this one is ignored, or the other one's file came here."""
+        desk, db = self._desk, self._desk.db
+        mark = fingerprint(str(path))
+        others = copies.note(db, video["id"], mark)
+        if video["again"] or orders.wants_copies(desk.config, video):
+            return False
+        for other in others:
+            there = os.path.lexists(other["file_path"])
+            if there and not same_content(str(path), other["file_path"], desk.stop):
+                continue
+            if not there and other["removed_at"] is None:
+                if self._takes_over(video, path, other, mark):
+                    return True
+                continue
+            with write(db):
+                videos.edited(db, video, path, os.stat(path), **facts)
+                copies.ignore(db, video["id"], State.READY, other)
+            logger.bind(video=video["id"]).info(
+                "{} has the same content as {}: ignored", path.name, other["file_path"]
+            )
+            return True
+        return False
+
+    def _takes_over(self, video: Video, path: Path, other: Video, mark: str) -> bool:
+        """The file of `other` is not where it was, and here lies the same: it was moved from another disk."""
+        if video["kind"] != "file" or video["broadcast_id"] not in (None, other["broadcast_id"]):
+            return False
+        if other["state"] in BUSY:
+            raise TemporaryError("its first copy is being worked on, and is gone", retry_after_seconds=5)
+        status = os.stat(path)
+        new = {**video, "fingerprint": mark, "file_size": status.st_size, "mtime_ns": status.st_mtime_ns}
+        if not copies.take_over(self._desk.db, other, new):
+            raise TemporaryError("its first copy went on meanwhile", retry_after_seconds=1)
+        logger.bind(video=other["id"]).info("{} is now {}", other["file_path"], path)
+        return True
+
+    # metadata
+
+    def _read_sidecar(self, video: Video) -> None:
+        """Its sidecar came, changed or went."""
+        title, sidecar = orders.title_and_sidecar(self._desk.config, video, Path(video["file_path"]))
+        videos.describe(self._desk.db, video["id"], title, sidecar)
+        if title != video["title"]:
+            logger.bind(video=video["id"]).info("{} is now called {}", video["title"], title)
+
+    # merging
+
+    def _merge(self, video: Video, ffmpeg: Ffmpeg) -> merge.Merged:
         """One mp4 of a playlist. Where it will lie is written down first: after a crash it is known for ours."""
-        playlist = Path(video["file_path"])
-        output = Path(video["output_path"]) if video["output_path"] else _free_name(playlist, video["root"])
+        source = Path(video["file_path"])
+        output = Path(video["output_path"]) if video["output_path"] else _free_name(source, video["root"])
         videos.will_be(self._desk.db, video["id"], str(output))
-        merged = merge.merge(playlist, output, ffmpeg)
-        logger.bind(video=video["id"]).info("merged into {} ({:.1f} s)", output.name, merged.duration_seconds)
-        return output
+        try:
+            merged = merge.merge(source, output, ffmpeg)
+        except (SegmentMissing, SegmentDamaged) as error:
+            merged = self._merge_the_rest(video, source, output, ffmpeg, error)
+        log = logger.bind(video=video["id"])
+        log.info("merged into {} ({:.1f} s)", output.name, merged.duration_seconds)
+        for gap in merged.gaps:
+            log.warning("left out {}, {:.1f} s at {:.1f} s: {}", gap.segment, gap.seconds, gap.at_seconds, gap.cause)
+        return merged
+
+    def _merge_the_rest(
+        self, video: Video, source: Path, output: Path, ffmpeg: Ffmpeg, error: BiliupdError
+    ) -> merge.Merged:
+        """A segment is missing: it is waited for, then what the settings say."""
+        config = self._desk.config.edit
+        first = datetime.fromisoformat(video["created_at"])
+        missing = isinstance(error, SegmentMissing)
+        if missing and datetime.now(UTC) - first < timedelta(seconds=config.segment_wait_seconds):
+            raise error
+        if config.missing_segments == "merge":
+            return merge.merge(source, output, ffmpeg, gaps="merge")
+        if not missing:
+            raise error
+        hint = "edit.missing_segments: merge leaves out what is missing"
+        raise PermanentError(f"{error}, in vain for {config.segment_wait_seconds:g} s; {hint}") from error
 
     def _remove_source(self, video: Video) -> None:
         if not os.path.exists(video["file_path"]):
             return
         try:
-            playlist = Path(video["merged_from"])
-            merge.remove_source(playlist, and_directory=str(playlist.parent) != video["root"])
+            source = Path(video["merged_from"])
+            folder = source if source.is_dir() else source.parent
+            merge.remove_source(source, and_directory=str(folder) != video["root"])
         except BiliupdError as error:
             logger.bind(video=video["id"]).warning("the segments stay for now: {}", error)
             return
         videos.source_is_gone(self._desk.db, video["id"])
 
 
-def _free_name(playlist: Path, root: str) -> Path:
+def _free_name(source: Path, root: str) -> Path:
     """Where the mp4 of a playlist will lie: beside its directory, or beside itself at the top of a watched folder."""
-    base = playlist.with_suffix("") if str(playlist.parent) == root else playlist.parent
+    base = source.with_suffix("") if str(source.parent) == root else source.parent
+    if source.is_dir():
+        base = source
     for n in range(1, 1000):
         path = base.with_name(f"{base.name}{f' ({n})' if n > 1 else ''}.mp4")
         if not os.path.lexists(path):

@@ -16,6 +16,7 @@ from sqlite_utils import Database
 
 from biliupd.catalog import records
 from biliupd.catalog.database import stamp
+from biliupd.catalog.paths import readable
 from biliupd.catalog.videos import Video
 from biliupd.config import Config, DropFolder, Sidecar, Streamer, Template, fill, template_contradictions
 from biliupd.errors import ConfigError
@@ -130,6 +131,44 @@ def sidecar_of(path: Path) -> Path | None:
     return next((one for one in found if os.path.lexists(one)), None)
 
 
+def title_and_sidecar(config: Config, video: Video, path: Path) -> tuple[str, str]:
+    """What a video that lies at `path` is called in the library, and which sidecar says so: see `stamp_of`."""
+    if video["broadcast_id"]:
+        return str(video["title"]), ""
+    name = readable(path.stem)
+    user = _drop_folder_of(config, video)
+    if user is None:
+        return name, ""
+    folder = folder_of(user, path)
+    sidecar = sidecar_of(Path(folder) if folder else path)
+    if sidecar is None or folder:
+        return name, stamp_of(sidecar)
+    template, mark = config.template(user.template), stamp_of(sidecar)
+    try:
+        wanted = read_sidecar(sidecar, template, Path(user.directory))
+    except ConfigError:
+        return name, mark
+    if wanted.title == template.title:
+        return name, mark
+    order = Order(wanted, "")
+    return show_of(None, {**video, "file_path": str(path)}, order).title_of(order, name) or name, mark
+
+
+def stamp_of(sidecar: Path | None) -> str:
+    """By what a sidecar is known again without reading it; empty when there is none."""
+    try:
+        status = os.stat(sidecar) if sidecar is not None else None
+    except OSError:
+        return ""
+    return f"{status.st_mtime_ns}:{status.st_size}:{status.st_ino}" if status else ""
+
+
+def wants_copies(config: Config, video: Video) -> bool:
+    """Whether it lies in a drop folder whose files are published although another video has the same content."""
+    user = _drop_folder_of(config, video)
+    return user is not None and user.duplicates == "publish"
+
+
 def read_sidecar(path: Path, template: Template, root: Path) -> Sidecar:
     """A sidecar laid over a template. Raises ConfigError with every problem in it.
 
@@ -166,6 +205,10 @@ def _user_of(config: Config, db: Database, video: Video) -> Streamer | DropFolde
         broadcast = records.get_broadcast(db, video["broadcast_id"])
         name = broadcast["streamer"] if broadcast else None
         return next((streamer for streamer in config.streamers if streamer.name == name), None)
+    return _drop_folder_of(config, video)
+
+
+def _drop_folder_of(config: Config, video: Video) -> DropFolder | None:
     root = video["root"]
     return next((folder for folder in config.drop_folders if os.path.abspath(folder.directory) == root), None)
 
@@ -176,15 +219,15 @@ def show_of(db: Database | None, video: Video, order: Order) -> Show:
     if broadcast:  # one that somebody wrote by hand may not say when it began
         began = datetime.fromisoformat(broadcast["started_at"] or broadcast["created_at"])
         return Show(broadcast["title"], began)
-    title = os.path.basename(order.folder) if order.folder else video["title"]
-    return Show(title, datetime.fromtimestamp(video["mtime_ns"] / 1e9, UTC))
+    title = os.path.basename(order.folder) if order.folder else Path(video["file_path"]).stem
+    return Show(readable(title), datetime.fromtimestamp(video["mtime_ns"] / 1e9, UTC))
 
 
 def parts_of(order: Order, show: Show, videos: Sequence[Video], *, offset: int = 0) -> list[Part]:
     """The parts named in their order; `offset` parts come before them in an earlier submission."""
     found = []
     for n, video in enumerate(videos, offset + 1):
-        file = Path(video["file_path"]).stem
+        file = readable(Path(video["file_path"]).stem)
         title, desc = (
             show.fill(text, order, n, file) for text in (order.template.part_title, order.template.part_desc)
         )
@@ -198,7 +241,7 @@ def body_of(
 ) -> dict[str, Any]:  # fmt: skip
     """What is sent to Bilibili. Of several submissions of one show, each after the first has its `number` in the title
     and leads to the one `before` it. Raises PermanentError when Bilibili would refuse it."""
-    file = Path(videos[0]["file_path"]).stem
+    file = readable(Path(videos[0]["file_path"]).stem)
     suffix = f" ({number})" if number > 1 else ""
     title = show.title_of(order, file, MOST_TITLE_CHARACTERS - len(suffix)) + suffix
     template = order.template

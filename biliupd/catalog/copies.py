@@ -1,0 +1,56 @@
+"""Videos of the same content: a copy is known for one, and a file that came by way of another disk keeps its row.
+
+Decides nothing about content: who compares files says which are the same.
+"""
+
+import os
+
+from sqlite_utils import Database
+
+from biliupd.catalog.database import write
+from biliupd.catalog.paths import PATH_COLUMNS, stored
+from biliupd.catalog.states import State, move, rows
+from biliupd.catalog.videos import Video
+
+_PLACE = ("file_path", "root", "path", "parent_path")
+_CONTENT = ("kind", "file_size", "mtime_ns", "inode", "device", "fingerprint")
+
+
+def note(db: Database, id: int, fingerprint: str) -> list[Video]:
+    """Write down what a video holds → the others of the same fingerprint that are no copies themselves, oldest first.
+
+    In one transaction: of two copies that are looked at in the same moment, the later one sees the earlier.
+    """
+    with write(db):
+        rows(db, "videos").update(id, {"fingerprint": fingerprint})
+        return list(
+            db.query(
+                "select * from videos where fingerprint = ? and id != ? and state != ? order by id",
+                [fingerprint, id, State.IGNORED],
+            )
+        )
+
+
+def ignore(db: Database, id: int, state: State, original: Video) -> bool:
+    """A video is a copy of `original` and is left alone."""
+    known = f"video:{original['id']}" + (f", {original['bvid']}" if original["bvid"] else "")
+    why = f"same as {os.path.basename(original['file_path'])!a} ({known}); biliupd retry video:{id} publishes it, too"
+    return move(db, id, state, State.IGNORED, same_as=original["id"], last_error=why)
+
+
+def take_over(db: Database, old: Video, new: Video) -> bool:
+    """The file of `old` was moved to where `new`, which is being edited, was found: one row, with the past of `old`.
+
+    False: `old` went on meanwhile.
+    """
+    with write(db):
+        place = {name: stored(new[name]) for name in _PLACE}
+        state = db.execute("select state from videos where id = ?", [old["id"]]).fetchone()
+        if state is None or state[0] != old["state"]:
+            return False
+        rows(db, "videos").delete(new["id"])
+        facts = {**place, **{name: new[name] for name in _CONTENT}, "removed_at": None}
+        rows(db, "videos").update(old["id"], facts, conversions=PATH_COLUMNS)
+        if old["state"] == State.MISSING:
+            move(db, old["id"], State.MISSING, State(old["was"] or State.RECORDED), was=None, last_error=None)
+    return True
