@@ -142,13 +142,14 @@ class Observing:
 
 def limit_reached(what: str) -> str:
     """What the operator has to do about the kernel's limit of watches or instances."""
-    name = f"fs.inotify.max_user_{what}"
-    try:
-        with open(f"/proc/sys/{name.replace('.', '/')}") as file:
-            limit = int(file.read())
-    except (OSError, ValueError):
-        return f"the kernel gives no more inotify {what}; raise {name}"
-    return f"the kernel gives no more inotify {what}; raise the limit: sysctl {name}={2 * limit} (it is {limit})"
+    limits = {}
+    for name in (f"fs.inotify.max_user_{what}", f"user.max_inotify_{what}"):  # a container may have less than the host
+        with contextlib.suppress(OSError, ValueError), open(f"/proc/sys/{name.replace('.', '/')}") as file:
+            limits[name] = int(file.read())
+    if not limits:
+        return f"the kernel gives no more inotify {what}; raise fs.inotify.max_user_{what}"
+    name = min(limits, key=lambda name: limits[name])
+    return f"the kernel gives no more inotify {what}; raise it: sysctl {name}={2 * limits[name]} (is {limits[name]})"
 
 
 class _Instance(InotifyFD):
@@ -170,6 +171,9 @@ class _Instance(InotifyFD):
             # are added twice, and its text holds the path of every watch there is.
             with self._lock:
                 watch = self._get_or_create_watch(path, mask)
+                if watch.wd == -1:  # no right to read the directory, of which watchdog says nothing
+                    del self._watch_for_wd[watch.wd]
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
                 watch.callbacks[id_] = callback
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ENOTDIR):

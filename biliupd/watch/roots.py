@@ -81,9 +81,11 @@ class Root:
         self.not_before = 0.0  # a scan waits until then
         self.next_at = math.inf  # the next scan by the timer
         self.retry_seconds = 0.0
+        self.unreadable: list[str] = []  # what could not be listed the last time
         self.scan: Scan | None = None
         self.stale = False  # the settings changed: observe it anew
         self.sight: Sight | None = None  # as it was when it was last good
+        self._first: tuple[int, int] | None = None  # the identity it had when it was used first
         self._below = os.path.join(path, "")
         self._sink, self._lost = sink, lost
         self._observing: Observing | None = None
@@ -158,7 +160,7 @@ class Root:
         if sight.identity != old.identity and sight.empty:
             # An unmounted share leaves an empty directory of another identity in its place.
             return sight, "is empty and not the directory it was; is its file system mounted?"
-        if sight.real == old.real and len(sight.mount) < len(old.mount):
+        if sight.real == old.real and len(sight.mount) < len(old.mount) and sight.identity != self._first:
             return sight, f"nothing is mounted at {old.mount!a} any more; restart biliupd if that is meant"
         return sight, ""
 
@@ -177,6 +179,7 @@ class Root:
         if not self._polled:
             self._watch(sight.real, watch)
         self.sight, self.scan = sight, None
+        self._first = self._first or sight.identity
         self.want(cause)
         self.online = True
         self.stale, self._suspect, self._touch_at = False, False, 0.0
@@ -223,7 +226,7 @@ class Root:
         self.not_before = now + max(took_seconds, min(4 * took_seconds, watch.quiet_seconds / 2))
         if self._observing is not None:
             missing = self._observing.missing(scan.directories)
-            if missing and not self._suspect:  # a directory made this moment is watched in the next one
+            if missing and not self._suspect:  # a directory made at this moment is watched in the next one
                 self._suspect = True
                 self.want("unwatched")
                 self.not_before = max(self.not_before, now + 1.0)
@@ -231,6 +234,7 @@ class Root:
                 self._trouble = missing
             elif not missing:
                 self._suspect, self._trouble = False, ""
+        self.unreadable = scan.unreadable
         often = self._polled or self._trouble or scan.unreadable or self._is_mixed()
         self.next_at = now + (min(watch.rescan_seconds, watch.polling_seconds) if often else watch.rescan_seconds)
 

@@ -341,7 +341,7 @@ class Watcher:
             self._refused(root, scan.cause, now, error)
             return
         root.scan = None
-        if scan.unreadable:
+        if sorted(scan.unreadable) not in ([], sorted(root.unreadable)):  # said once, not at each scan
             logger.warning("{} of {!a} could not be listed, among them {}", len(scan.unreadable), root.path,
                            "; ".join(scan.unreadable[:3]))
         took_seconds = time.perf_counter() - scan.began_at
