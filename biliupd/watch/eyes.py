@@ -16,6 +16,7 @@ from biliupd.watch.roots import Root
 from biliupd.watch.settle import LONGEST_PAUSE_SECONDS, Wait
 
 STEP_SECONDS = 0.1  #: the wall clock and the steady one differ by more than before: the wall clock was set
+COARSE_SECONDS = 2.0  #: FAT knows even seconds only, others whole ones
 SECOND_NS = 1_000_000_000
 LEASE_AGE_SECONDS = 3600.0  #: nobody is asked about files that did not change for longer
 UNREADABLE_SECONDS = 10.0  #: between two tries to read a file at rest that may not be read
@@ -34,15 +35,23 @@ class Ages:
 
     def seconds(self, moment_ns: int) -> float:
         """Since a moment; 0 when it lies in the future, and never more than since the clock was last set."""
-        wall, steady = self._wall(), self._steady()
-        ahead = wall - steady
-        if abs(ahead - self._ahead) > STEP_SECONDS:
-            self._stepped_at = steady
-        self._ahead = ahead
+        wall, steady = self._now()
         age_seconds = wall - moment_ns / SECOND_NS
         if moment_ns % SECOND_NS == 0:
-            age_seconds -= 2.0  # FAT knows even seconds only, others whole ones
+            age_seconds -= COARSE_SECONDS
         return max(0.0, min(age_seconds, steady - self._stepped_at))
+
+    def moment_ns(self, seconds: float) -> int:
+        """What is stamped before it is surely older than so many seconds; 0 when nothing is."""
+        wall, steady = self._now()
+        return 0 if steady - self._stepped_at < seconds else int((wall - seconds - COARSE_SECONDS) * SECOND_NS)
+
+    def _now(self) -> tuple[float, float]:
+        wall, steady = self._wall(), self._steady()
+        if abs(wall - steady - self._ahead) > STEP_SECONDS:
+            self._stepped_at = steady
+        self._ahead = wall - steady
+        return wall, steady
 
 
 class WatcherEyes:
@@ -61,7 +70,10 @@ class WatcherEyes:
 
     def root_of(self, path: str) -> Root | None:
         """The root that a path lies in."""
-        return next((root for root in self._roots.values() if root.holds(path)), None)
+        for root in self._roots.values():  # several times for each file, so without a generator
+            if path.startswith(root.below) or path == root.path:
+                return root
+        return None
 
     def look(self, subject: str) -> tuple[Entry, ...] | None:
         root = self.root_of(subject)
@@ -104,14 +116,17 @@ class WatcherEyes:
             wait = Wait(why, 10 * self._watch.limit_seconds, LONGEST_PAUSE_SECONDS)
         return wait
 
-    def rested(self, entries: tuple[Entry, ...]) -> bool:
-        """Whether files that a scan came upon settled before, so that nobody need look at them again."""
-        age_seconds = self.ages.seconds(max(max(entry.mtime_ns, entry.ctime_ns) for entry in entries))
-        if age_seconds <= self._watch.quiet_seconds or self._lags(entries[0].path):
+    def rested_before(self, root: Root, directory: str) -> int:
+        """Files of a directory last changed before this moment may have settled before a scan came; 0: none."""
+        return 0 if root.lags(directory) else self.ages.moment_ns(self._watch.quiet_seconds)
+
+    def rested(self, entry: Entry, changed_ns: int) -> bool:
+        """Whether a file that a scan came upon, quiet for long enough, has settled, and nobody need look again."""
+        if _unusable(entry) is not None:
             return False
-        if age_seconds > max(LEASE_AGE_SECONDS, 10 * self._watch.limit_seconds):
-            return len(entries) > 1 or _unusable(entries[0]) is None
-        return not self.is_open(entries) and self.unfinished(entries) is None
+        if changed_ns < self.ages.moment_ns(max(LEASE_AGE_SECONDS, 10 * self._watch.limit_seconds)):
+            return True
+        return not listing.open_for_writing(entry.path) and not self._unfinished(entry.path)
 
     def _lags(self, path: str) -> bool:
         root = self.root_of(path)

@@ -31,6 +31,9 @@ _FIRST = frozenset(letter for text in (*_EXACT, *_PREFIXES) for letter in (text[
 _LAST = frozenset(letter for text in _SUFFIXES for letter in (text[-1], text[-1].upper()))
 
 
+_SEGMENT_LAST = frozenset("sS8")
+
+
 class Entry(NamedTuple):
     """A regular file. Times in nanoseconds since 1970, by the clock of the file system."""
 
@@ -61,7 +64,9 @@ def ignored(name: str, extra: Sequence[str] = ()) -> bool:
 
 def is_segment(path: str) -> bool:
     """Whether a name belongs to its directory rather than being a thing of its own."""
-    return path.lower().endswith(SEGMENT_SUFFIXES) or os.path.basename(path) == INIT_NAME
+    if path[-1:] in _SEGMENT_LAST and path.lower().endswith(SEGMENT_SUFFIXES):
+        return True
+    return path.endswith(INIT_NAME) and os.path.basename(path) == INIT_NAME
 
 
 def scan(
@@ -170,9 +175,8 @@ def open_for_writing(path: str) -> bool:
     try:
         fcntl.fcntl(file, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     except OSError as error:
         return error.errno == errno.EAGAIN
     finally:
-        os.close(file)
+        os.close(file)  # which gives the lease back, too
     return False

@@ -86,7 +86,7 @@ class Root:
         self.stale = False  # the settings changed: observe it anew
         self.sight: Sight | None = None  # as it was when it was last good
         self._first: tuple[int, int] | None = None  # the identity it had when it was used first
-        self._below = os.path.join(path, "")
+        self.below = os.path.join(path, "")
         self._sink, self._lost = sink, lost
         self._observing: Observing | None = None
         self._polled = False
@@ -102,7 +102,7 @@ class Root:
 
     def holds(self, path: str) -> bool:
         """Whether a path is the root or below it."""
-        return path.startswith(self._below) or path == self.path
+        return path.startswith(self.below) or path == self.path
 
     def told_of(self, path: str) -> bool:
         """Whether events tell of a path's changes."""

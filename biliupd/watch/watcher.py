@@ -330,7 +330,8 @@ class Watcher:
             for directory, entries in scan.entries:
                 scan.directories += 1
                 scan.files += len(entries)
-                self._find(scan.survey.look(directory, entries), now, settled=True)
+                if fresh := scan.survey.look(directory, entries):
+                    self._find(fresh, now, self._eyes.rested_before(root, fresh[0].path))
                 if time.perf_counter() > until:
                     return
             self._examine(root, now)
@@ -358,22 +359,29 @@ class Watcher:
         root.want(cause)
         root.not_before = now + root.retry_seconds
 
-    def _find(self, entries: list[Entry], now: float, *, settled: bool = False) -> None:
-        """Files that a listing shows. With `settled`, those that were last changed long ago need not show it."""
+    def _find(self, entries: list[Entry], now: float, rested_before_ns: int = 0) -> None:
+        """Files that a listing shows; those last changed before a moment need not show first that they rest."""
         seen: set[str] = set()
         for entry in entries:
-            subject = subject_of(entry.path, self._roots)
-            if subject in seen:
+            path = entry.path
+            subject = subject_of(path, self._roots)
+            if subject in seen or subject in self._settler:
+                continue
+            changed_ns = max(entry.mtime_ns, entry.ctime_ns)
+            if subject == path:
+                if changed_ns < rested_before_ns and self._eyes.rested(entry, changed_ns):
+                    self._report(Settled(path, (entry,), growing=False))
+                    continue
+                age_seconds = self._eyes.age_seconds((entry,))
+                self._settler.find(path, now, age_seconds or 0.0, timed=age_seconds is not None)
                 continue
             seen.add(subject)
-            if subject in self._settler:
-                continue
-            files = (entry,) if subject == entry.path else self._eyes.look(subject) if settled else None
-            if settled and files and self._eyes.rested(files):
+            files = self._eyes.look(subject) if changed_ns < rested_before_ns else None
+            youngest_ns = max((max(file.mtime_ns, file.ctime_ns) for file in files), default=0) if files else 0
+            if files and youngest_ns < rested_before_ns and not self._eyes.is_open(files):
                 self._report(Settled(subject, files, growing=False))
             else:
-                age_seconds = self._eyes.age_seconds((entry,)) if subject == entry.path else None
-                self._settler.find(subject, now, age_seconds or 0.0, timed=age_seconds is not None)
+                self._settler.find(subject, now)
 
     # Settled paths
 
