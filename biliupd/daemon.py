@@ -24,7 +24,7 @@ from biliupd.catalog.backup import mend
 from biliupd.catalog.database import Catalog, Damaged, stamp, write
 from biliupd.config import Config, Streamer
 from biliupd.control.server import Control
-from biliupd.edit import ffmpeg
+from biliupd.edit import ffmpeg, media
 from biliupd.errors import BiliupdError, ConfigError, PermanentError, TemporaryError
 from biliupd.intake import Intake
 from biliupd.live.platform import LiveStatus, LiveStream, Platform, State, answers, platform_for
@@ -84,6 +84,7 @@ class Daemon:
         self._watcher = Watcher(
             config.watch, roots,
             on_settled=self._intake.settled, on_scan=self._intake.survey, on_root=self._intake.root,
+            unfinished=lambda path: media.unfinished(Path(path)),
         )  # fmt: skip
         self._pipeline = Pipeline(config, self._catalog, log.hide)
         self._control = Control(

@@ -32,7 +32,7 @@ FEWEST_SEGMENTS = 10  #: of a folder without a playlist that is one video all th
 LARGEST_SEGMENT_BYTES = 64 << 20
 MASTER_LEVELS = 3  #: so far above a playlist its master is looked for
 _PIECES = (".ts", ".m4s", ".mp4", ".m4v")  #: what a playlist's folder holds of it
-_ENDINGS = frozenset((*VIDEO_ENDINGS, PLAYLIST, ".m4s"))
+_ENDINGS = frozenset((*VIDEO_ENDINGS, ".m4s"))
 
 
 class _Place(NamedTuple):
@@ -70,14 +70,15 @@ class Intake:
                 growing.update(entry.path for entry in thing.entries)
         folders: dict[str, list[Entry]] = {}
         for entry in entries:
-            folders.setdefault(os.path.dirname(entry.path), []).append(entry)
+            folders.setdefault(entry.path.rpartition("/")[0], []).append(entry)
         found: list[Found] = []
         for folder, here in folders.items():
             root = self._root_of(folder)
+            if root is None:
+                continue
             if self.is_ours(folder) and any(entry.path.endswith("/" + BROADCAST) for entry in here):
                 self.read_broadcast(folder)
-            if root is not None:
-                found += self.found(folder, root, here, growing)
+            found += self.found(folder, root, here, growing)
         changes = sync.compare(found, sync.rows_near(self._catalog.db, found), lies_there=_lies_there)
         sync.apply(self._catalog.db, changes, fingerprint)
         for new in changes.added:
@@ -127,7 +128,7 @@ class Intake:
 
     def found(self, folder: str, root: str, here: Sequence[Entry], growing: set[str]) -> list[Found]:
         """The files among `here`, all of them directly in `folder`, that deserve a row."""
-        here = [entry for entry in here if os.path.splitext(entry.path)[1].lower() in _ENDINGS]
+        here = [entry for entry in here if entry.path.endswith(PLAYLIST) or is_video(entry.path)]
         if not here:
             return []
         taken = sync.spoken_for(self._catalog.db, [folder, *(entry.path for entry in here)])
@@ -239,17 +240,16 @@ class Survey:
 
     def _differing(self, directory: str, entries: list[Entry], rest: list[Entry]) -> list[Entry]:
         """The files that differ, out of those of which no row says just what the disk says."""
-        playlists = any(entry.path.endswith(PLAYLIST) for entry in rest)
         if self._intake.is_ours(directory):
             path = os.path.join(directory, BROADCAST)
             if any(entry.path == path for entry in rest) and self._broadcasts.get(directory) != stamp_of(path):
                 self._intake.read_broadcast(directory)
-        found = self._intake.found(directory, self._root, entries if playlists else rest, set())
+        if not any(entry.path.endswith(PLAYLIST) for entry in rest):
+            return [entry for entry in rest if is_video(entry.path)]
+        found = self._intake.found(directory, self._root, entries, set())
         changes = sync.compare(found, sync.rows_near(self._catalog.db, found), lies_there=_lies_there)
         fresh = {thing.file_path for thing in changes.added}
         fresh.update(thing.file_path for _, thing in (*changes.changed, *changes.moved))
-        if directory in fresh:
-            return rest[:1]  # its segments settle as one
         return [entry for entry in rest if entry.path in fresh]
 
     def _believable(self, gone: Sequence[sync.Row]) -> bool:
@@ -270,6 +270,11 @@ class Survey:
         if doubtful.pop(root, None) is not None:
             records.notice(db, f"emptied:{root}", "")
         return True
+
+
+def is_video(path: str) -> bool:
+    """Whether a file is a video or a piece of one, by its name."""
+    return path[path.rfind(".") :].lower() in _ENDINGS
 
 
 def stamp_of(path: str) -> str:
@@ -305,11 +310,12 @@ def _unfinished(playlist: str, place: _Place) -> bool:
 def _segments(folder: str, root: str, here: Sequence[Entry], lists: Sequence[Entry], ours: bool) -> set[str]:
     """Which files of a folder are pieces of its playlists, not videos of their own."""
     names = {entry.path for entry in lists}
-    if any(entry.path.lower().endswith(_PIECES) for entry in here):
+    pieces = [entry.path for entry in here if entry.path.lower().endswith(_PIECES)]
+    if pieces:
         names.update(_playlists_in(folder))
     if folder == root and not ours:  # beside a playlist at the top lie other things, too
         return {path for name in names for path in _listed(name)[0]}
-    return {entry.path for entry in here if entry.path.lower().endswith(_PIECES)} if names else set()
+    return set(pieces) if names else set()
 
 
 def _named_by_masters(folder: str, root: str) -> set[str]:

@@ -9,6 +9,7 @@ from support import wait_until
 
 from biliupd.catalog import records, submissions, sync, videos
 from biliupd.catalog.database import Catalog, stamp
+from biliupd.catalog.paths import stored
 from biliupd.catalog.states import State, move
 from biliupd.catalog.sync import Changes, Found
 from biliupd.config import Account, Config, DropFolder, EditConfig, PublishConfig, RetentionConfig, Streamer, Template
@@ -61,7 +62,8 @@ class Bench:
         found = Found(str(path), str(root), "file", status.st_size, status.st_mtime_ns, status.st_ino,
                       status.st_dev, False, path.stem, **facts)  # fmt: skip
         sync.apply(self.catalog.db, Changes(added=[found]))
-        (id,) = self.catalog.db.execute("select id from videos where file_path = ?", [str(path)]).fetchone()
+        (id,) = self.catalog.db.execute(
+            "select id from videos where file_path = cast(? as text)", [stored(str(path))]).fetchone()
         return id
 
     def ready(self, path: Path, **facts) -> int:

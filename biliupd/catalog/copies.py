@@ -49,7 +49,7 @@ def take_over(db: Database, old: Video, new: Video) -> bool:
         if state is None or state[0] != old["state"]:
             return False
         rows(db, "videos").delete(new["id"])
-        facts = {**place, **{name: new[name] for name in _CONTENT}, "removed_at": None}
+        facts = {**place, **{name: new[name] for name in _CONTENT}, "removed_at": None, "sidecar": "?"}
         rows(db, "videos").update(old["id"], facts, conversions=PATH_COLUMNS)
         if old["state"] == State.MISSING:
             move(db, old["id"], State.MISSING, State(old["was"] or State.RECORDED), was=None, last_error=None)

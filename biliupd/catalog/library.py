@@ -10,7 +10,11 @@ from biliupd.catalog.states import State
 from biliupd.catalog.videos import Video
 
 Sort = Literal["created_at", "title", "duration", "file_size", "uploaded_at"]
-SORTS: tuple[Sort, ...] = ("created_at", "title", "duration", "file_size", "uploaded_at")
+_ORDER: dict[Sort, str] = {  # rows are made in the order of time
+    "created_at": "v.id {way}", "title": "v.title {way}, v.id {way}", "duration": "v.duration {way}, v.id {way}",
+    "file_size": "v.file_size {way}, v.id {way}", "uploaded_at": "v.uploaded_at {way}, v.id {way}",
+}  # fmt: skip
+SORTS = tuple(_ORDER)
 
 
 class Page(NamedTuple):
@@ -61,7 +65,7 @@ def search(
     way = "desc" if descending else "asc"
     found = db.query(
         "select v.*, s.name as streamer from videos v left join streamers s on s.id = v.streamer_id"
-        f" where {condition} order by v.{SORTS[SORTS.index(sort)]} {way}, v.id {way} limit ? offset ?",
+        f" where {condition} order by {_ORDER[sort].format(way=way)} limit ? offset ?",
         [*values, limit, offset],
     )
     (total,) = db.execute(f"select count(*) from videos v where {condition}", values).fetchone()

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from sqlite_utils import Database
 
 from biliupd.catalog.database import now, write
-from biliupd.catalog.paths import PATH, PATH_COLUMNS, below, parent, readable, stored
+from biliupd.catalog.paths import PATH, PATH_COLUMNS, below, is_text, parent, readable, stored
 from biliupd.catalog.states import State, move, rows
 
 BATCH = 500  #: rows to a query by paths
@@ -173,10 +173,14 @@ def _insert(db: Database, things: Sequence[Found]) -> None:
 
 def _values(thing: Found, at: str) -> tuple[Any, ...]:
     path = below(thing.root, thing.file_path)
+    place: tuple[str | bytes, ...] = (thing.file_path, thing.root, path, parent(path))
+    title = thing.title
+    if not is_text(thing.file_path):
+        place, title = tuple(stored(str(text)) for text in place), readable(title)
+    state = "recording" if thing.growing else "recorded"
     return (
-        stored(thing.file_path), stored(thing.root), stored(path), stored(parent(path)), thing.kind, thing.size_bytes,
-        thing.mtime_ns, thing.inode, thing.device, readable(thing.title), thing.streamer_id, thing.broadcast_id,
-        State.RECORDING.value if thing.growing else State.RECORDED.value, at, at,
+        *place, thing.kind, thing.size_bytes, thing.mtime_ns, thing.inode, thing.device, title, thing.streamer_id,
+        thing.broadcast_id, state, at, at,
     )  # fmt: skip
 
 
@@ -195,10 +199,10 @@ def _move(db: Database, row: Row, thing: Found) -> None:
 
 def title_of(kind: str, path: str, root: str) -> str:
     """What a dropped thing is called until a sidecar says otherwise: its own name, or that of a playlist's folder."""
-    folder, name = os.path.split(path)
-    if kind == "folder" or (kind == "playlist" and folder != root):
-        return os.path.basename(path if kind == "folder" else folder)
-    return os.path.splitext(name)[0]
+    folder, _, name = path.rpartition("/")
+    if kind == "folder":
+        return name
+    return os.path.basename(folder) if kind == "playlist" and folder != root else os.path.splitext(name)[0]
 
 
 def _make_way(db: Database, moved: Sequence[tuple[Row, Found]]) -> None:

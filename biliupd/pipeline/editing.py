@@ -61,17 +61,25 @@ class Editing:
         facts |= {"title": title, "sidecar": sidecar}
         if self._is_known(video, path, facts):
             return
-        picture = desk.catalog.path.parent / "covers" / f"{video['id']}.jpg"
-        picture.parent.mkdir(exist_ok=True, mode=0o700)
-        if cover.make_cover(path, picture, ffmpeg, duration_seconds=found.duration_seconds):
-            log.info("cover made: {}", picture.name)
-        else:
-            log.warning("no frame could be taken for a cover; the default picture is used")
-        videos.edited(desk.db, video, path, os.stat(path), **facts, cover_path=str(picture))
+        pictures = self._pictures(video, path, title, found.duration_seconds, ffmpeg)
+        videos.edited(desk.db, video, path, os.stat(path), **facts, **pictures)
         log.info("ready: {} ({:.1f} s, {}x{})", path.name, found.duration_seconds, found.width, found.height)
         edited = videos.get(desk.db, video["id"])
         if edited and edited["merged_from"] and not edited["source_gone"] and not desk.config.edit.keep_segments:
             self._remove_source(edited)
+
+    def _pictures(self, video: Video, path: Path, title: str, seconds: float, ffmpeg: Ffmpeg) -> dict[str, str]:
+        """Its cover and, for the library, a small one; made anew whenever a video is edited, that is, has changed."""
+        picture = self._desk.catalog.path.parent / "covers" / f"{video['id']}.jpg"
+        small = picture.with_name(f"{video['id']}.small.jpg")
+        picture.parent.mkdir(exist_ok=True, mode=0o700)
+        log = logger.bind(video=video["id"])
+        if cover.make_cover(path, picture, ffmpeg, duration_seconds=seconds, title=title):
+            log.info("cover made: {}", picture.name)
+        else:
+            log.warning("no frame could be taken for a cover; the default picture is used")
+        cover.make_thumbnail(picture, small, ffmpeg)
+        return {"cover_path": str(picture), "thumbnail_path": str(small)}
 
     # copies
 

@@ -1,0 +1,49 @@
+import pytest
+from test_sync import found, full
+
+from biliupd.catalog import copies, sync, videos
+from biliupd.catalog.states import State, move
+from biliupd.catalog.sync import Changes
+
+
+@pytest.fixture
+def two(catalog):
+    """Two files of the same content, the second of them being edited."""
+    full(catalog, found("a.mp4"), found("b.mp4", inode=2))
+    assert copies.note(catalog.db, 1, "10:x") == []
+    move(catalog.db, 2, State.RECORDED, State.EDITING)
+    (first,) = copies.note(catalog.db, 2, "10:x")
+    assert first["id"] == 1
+    return catalog.db
+
+
+def test_a_copy_is_ignored_with_the_reason_and_published_when_a_person_wants_it(two):
+    copies.ignore(two, 2, State.EDITING, videos.get(two, 1))
+    copy = videos.get(two, 2)
+    assert (copy["state"], copy["same_as"]) == ("ignored", 1)
+    assert copy["last_error"] == "same as 'a.mp4' (video:1); biliupd retry video:2 publishes it, too"
+    assert videos.retry(two, 2)
+    assert videos.get(two, 2)["again"] == 1
+    assert copies.note(two, 1, "10:x")[0]["id"] == 2
+
+
+def test_a_copy_of_a_copy_is_one_of_the_original(two):
+    copies.ignore(two, 2, State.EDITING, videos.get(two, 1))
+    sync.apply(two, Changes(added=[found("c.mp4", inode=3)]))
+    assert [video["id"] for video in copies.note(two, 3, "10:x")] == [1]
+
+
+def test_a_file_that_came_by_way_of_another_disk_keeps_its_row(two):
+    two["videos"].update(1, {"state": State.MISSING, "was": State.READY, "title": "the feast"})
+    assert copies.take_over(two, videos.get(two, 1), videos.get(two, 2))
+    (video,) = two["videos"].rows
+    assert (video["id"], video["path"], video["state"], video["inode"], video["title"]) == (
+        1, "b.mp4", "ready", 2, "the feast",
+    )  # fmt: skip
+
+
+def test_a_row_that_went_on_meanwhile_is_not_taken_over(two):
+    before = videos.get(two, 1)
+    move(two, 1, State.RECORDED, State.EDITING)
+    assert not copies.take_over(two, before, videos.get(two, 2))
+    assert two["videos"].count == 2
