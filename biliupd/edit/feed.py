@@ -3,7 +3,9 @@
 Runs on a worker thread. Opens regular files for reading, never through a symbolic link, and writes into a pipe.
 """
 
+import contextlib
 import errno
+import fcntl
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -89,6 +91,8 @@ class Feeder:
         self._splices = True
         self._pending = b""
         os.set_blocking(pipe.fileno(), False)
+        with contextlib.suppress(OSError):  # more than a user may have: it stays as small as it is
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, FEED_BYTES)
 
     def turn(self) -> bool:
         """Write what fits; False: all is written, or nobody reads any more. Raises TemporaryError for a lost file."""

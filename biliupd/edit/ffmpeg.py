@@ -31,6 +31,10 @@ TELLING = re.compile(rb"(?i)Impossible to open|Failed to open|corrupt")  #: line
 LARGEST_TELLING = 100
 
 
+class Refused(PermanentError):
+    """ffmpeg does not like what it was given."""
+
+
 class Finished(NamedTuple):
     """A run of ffmpeg that ended well."""
 
@@ -99,7 +103,7 @@ class Ffmpeg:
         `on_progress` is called with the seconds of media written. `output` is a file whose growth counts as progress.
         `feed` is written to its standard input, one file after the other.
         Raises Stopped, TemporaryError (killed, stalled, over its deadline, no space), NeedsPerson (no ffmpeg) or
-        PermanentError (it does not like what it was given).
+        Refused, which is permanent.
         """
         if self._stop.is_set():
             raise Stopped("ffmpeg was not started")
@@ -145,7 +149,7 @@ def _judge(code: int, stderr: str) -> None:
                     "Input/output error", "Stale file handle"):
         if passing in stderr:
             raise TemporaryError(f"ffmpeg failed (exit {code}): {words}")
-    raise PermanentError(f"ffmpeg failed (exit {code}): {words}")
+    raise Refused(f"ffmpeg failed (exit {code}): {words}")
 
 
 def _last_words(stderr: str) -> str:
@@ -296,7 +300,7 @@ class _Capped:
         self._head += text[:room]
         joined = self._tail + text[max(room, 0):]
         extra = max(len(joined) - PART_BYTES, 0)
-        if extra and len(self._telling) < LARGEST_TELLING:
+        if len(self._telling) < LARGEST_TELLING and TELLING.search(joined, 0, extra):
             self._telling += [line for line in joined[:extra].splitlines() if TELLING.search(line)][:LARGEST_TELLING]
         self._dropped += extra
         self._tail = joined[extra:]

@@ -15,14 +15,15 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from loguru import logger
 
 from biliupd.edit import loose, media
-from biliupd.edit.ffmpeg import Ffmpeg, file_url
+from biliupd.edit.ffmpeg import Ffmpeg, Refused, file_url
 from biliupd.edit.playlist import Listing, Ref, read, spellings
 from biliupd.edit.segments import Assembly, Found, Gap, Gaps, Plan, Run, Segment, SegmentDamaged, plan
 from biliupd.errors import BiliupdError, PermanentError, TemporaryError
@@ -31,6 +32,8 @@ __all__ = ["Gap", "Gaps", "Merged", "Plan", "merge", "plan", "remove_source"]
 
 MARK = "biliupd "  #: begins the comment by which a merge knows its own output again
 LEAST_HOLE_SECONDS = 2.0  #: shorter silence may be the stream's own
+SYNC_SECONDS = 0.5  #: how often what ffmpeg wrote is sent on to the disk
+MOST_REFUSED = 10  #: when ffmpeg likes none of the first ones it is not asked about the others
 PLACES = (0.0, 0.5, 1.0)  #: of the whole: where a second is decoded
 
 
@@ -64,22 +67,50 @@ def merge(
             return made
         temp = output.with_name(f"{stem}.part")
         _check_space(wanted, output.parent)
-        try:
-            codecs = _Maker(wanted, temp, mark, ffmpeg, on_progress).make()
-        except PermanentError as error:
-            refused = _refused(wanted, temp, ffmpeg)
-            if gaps == "refuse" or not refused:
-                raise _naming(wanted, refused, error) from error
-            wanted = _without(wanted, refused)
-            mark = " ".join([mark, *(str(number) for number in refused)])
-            codecs = _Maker(wanted, temp, mark, ffmpeg, on_progress).make()
-        seconds, left_out = _verify(temp, wanted, codecs, ffmpeg, gaps)
+        with _reaching_the_disk(temp):
+            try:
+                codecs = _Maker(wanted, temp, mark, ffmpeg, on_progress).make()
+            except Refused as error:
+                refused = _refused(wanted, temp, ffmpeg)
+                if gaps == "refuse" or not refused:
+                    raise _naming(wanted, refused, error) from error
+                wanted = _without(wanted, refused)
+                mark = " ".join([mark, *(str(number) for number in refused)])
+                codecs = _Maker(wanted, temp, mark, ffmpeg, on_progress).make()
+            seconds, left_out = _verify(temp, wanted, codecs, ffmpeg, gaps)
         size_bytes = _keep(temp, output)
     except OSError as error:
         raise _ours(error, output) from error
     finally:
         _remove_leftovers(output.parent, stem)
     return Merged(output, seconds, size_bytes, left_out)
+
+
+@contextlib.contextmanager
+def _reaching_the_disk(path: Path) -> Iterator[None]:
+    """Meanwhile a file that grows is written to the disk bit by bit, so that the fsync at its end has little to do."""
+    over = threading.Event()
+    trouble: list[OSError] = []
+
+    def sync() -> None:
+        while not over.wait(SYNC_SECONDS) and not trouble:
+            try:
+                with open(path, "rb") as file:
+                    os.fdatasync(file.fileno())
+            except FileNotFoundError:
+                continue  # not yet
+            except OSError as error:
+                trouble.append(error)  # the kernel tells it only once
+
+    thread = threading.Thread(target=sync, name="sync")
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+    if trouble:
+        raise trouble[0]
 
 
 def remove_source(source: Path, *, and_directory: bool = True) -> None:
@@ -260,9 +291,11 @@ def _refused(wanted: Plan, temp: Path, ffmpeg: Ffmpeg) -> list[int]:
         feeds = [*([run.init] if run.init else []), segment.feed]
         try:
             ffmpeg.run(["-y", *_piped(run.demuxer), "-f", "mp4", file_url(temp)], feed=feeds, output=temp)
-        except PermanentError as error:
+        except Refused as error:
             logger.warning("segment {!a} is refused: {}", segment.name, error)
             refused.append(number)
+            if len(refused) == number + 1 == MOST_REFUSED:
+                return []  # it is not the segments
     return refused
 
 
@@ -270,7 +303,7 @@ def _segments(wanted: Plan) -> list[tuple[Run, Segment]]:
     return [(run, segment) for run in wanted.runs for segment in run.segments]
 
 
-def _naming(wanted: Plan, refused: list[int], error: PermanentError) -> PermanentError:
+def _naming(wanted: Plan, refused: list[int], error: Refused) -> PermanentError:
     """The error, with the segment that it is about."""
     if not refused:
         return error

@@ -5,9 +5,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-import imageio_ffmpeg
 import pytest
-from studio_tools import hls, make
+from studio_tools import BUNDLED, hls, make
 
 from biliupd.config import EditConfig
 from biliupd.edit.ffmpeg import Ffmpeg
@@ -47,7 +46,7 @@ def show(studio: Path, tmp_path: Path) -> Callable[[str], Path]:
 @pytest.fixture(params=["system", "bundled"])
 def each_ffmpeg(request) -> Ffmpeg:
     """The system's ffmpeg and the one inside imageio-ffmpeg: years apart."""
-    path = None if request.param == "system" else Path(imageio_ffmpeg.get_ffmpeg_exe())
+    path = None if request.param == "system" else Path(BUNDLED)
     return Ffmpeg(EditConfig(ffmpeg=path), threading.Event())
 
 
@@ -58,7 +57,8 @@ def stop() -> threading.Event:
 
 @pytest.fixture
 def ffmpeg(stop) -> Ffmpeg:
-    return Ffmpeg(EditConfig(), stop)
+    """The bundled one: it starts in a third of the time that Debian's takes."""
+    return Ffmpeg(EditConfig(ffmpeg=Path(BUNDLED)), stop)
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def stand_in(tmp_path, stop) -> Callable[..., Ffmpeg]:
 
     def build(script: str, **settings) -> Ffmpeg:
         path = tmp_path / "stand-in"
-        path.write_text("#!/bin/sh\n" + script)
+        path.write_text("#!/bin/sh\n" + script.replace("exec ffmpeg", f"exec {BUNDLED}"))
         path.chmod(0o755)
         return Ffmpeg(EditConfig(ffmpeg=path, **settings), stop)
 

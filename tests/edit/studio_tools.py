@@ -4,10 +4,14 @@ import re
 import subprocess
 from pathlib import Path
 
+import imageio_ffmpeg
+
+BUNDLED = imageio_ffmpeg.get_ffmpeg_exe()
+
 
 def make(*args: str) -> None:
-    """Run the system's ffmpeg, as whoever made the media."""
-    subprocess.run(["ffmpeg", "-nostdin", "-v", "error", "-y", *args], check=True, timeout=60)
+    """Run ffmpeg, as whoever made the media."""
+    subprocess.run([BUNDLED, "-nostdin", "-v", "error", "-y", *args], check=True, timeout=60)
 
 
 def hls(studio: Path, playlist: Path, *args: str) -> None:
@@ -23,7 +27,7 @@ def listing(path: Path) -> list[str]:
 
 def packets(path: Path) -> list[int]:
     """Number of video and audio packets."""
-    text = subprocess.run(["ffmpeg", "-v", "error", "-i", path, "-c", "copy", "-f", "framecrc", "-"], check=True,
+    text = subprocess.run([BUNDLED, "-v", "error", "-i", path, "-c", "copy", "-f", "framecrc", "-"], check=True,
                           capture_output=True, text=True).stdout
     return [len(re.findall(rf"^{stream}, ", text, re.MULTILINE)) for stream in (0, 1)]
 

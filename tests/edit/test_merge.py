@@ -14,7 +14,7 @@ from biliupd.config import EditConfig
 from biliupd.edit.ffmpeg import Ffmpeg
 from biliupd.edit.media import probe
 from biliupd.edit.merge import merge, plan, remove_source
-from biliupd.errors import BiliupdError, PermanentError, Stopped, TemporaryError
+from biliupd.errors import PermanentError, Stopped, TemporaryError
 
 
 @pytest.mark.parametrize("kind", ["ts", "fmp4"])
@@ -263,19 +263,6 @@ def test_stop_in_the_middle_leaves_nothing_behind(stop, stand_in, show, tmp_path
         merge(show(), tmp_path / "out.mp4", lingers,
               on_progress=lambda seconds: (began.extend(tmp_path.glob(".*.part")), stop.set()))
     assert began
-    assert listing(tmp_path) == ["show", "stand-in"]
-
-
-def test_a_hanging_ffmpeg_leaves_nothing_behind(stand_in, show, tmp_path):
-    hangs = stand_in(f"echo x > {tmp_path}/.x; exec sleep 60", stall_seconds=0.5)
-    with pytest.raises(TemporaryError, match="no progress"):
-        merge(show(), tmp_path / "out.mp4", hangs)
-    assert listing(tmp_path) == [".x", "show", "stand-in"]
-
-
-def test_an_ffmpeg_that_writes_nothing_is_not_believed(stand_in, show, tmp_path):
-    with pytest.raises(BiliupdError):
-        merge(show(), tmp_path / "out.mp4", stand_in("cat > /dev/null; exit 0"))
     assert listing(tmp_path) == ["show", "stand-in"]
 
 
