@@ -79,7 +79,8 @@ class Watcher:
         self._wake = threading.Event()
         self._queue: queue.Queue[Event] = queue.Queue(watch.queue_size)
         self._queued: set[Event] = set()  # what is in the queue, so that nothing waits there twice
-        self._lost: set[str] = set()  # roots of which events were lost
+        self._lost: set[str] = set()  # roots of which events found the queue full,
+        self._overflowed: set[str] = set()  # or got lost on the way there
         self._eyes = WatcherEyes(watch, self._roots, unfinished)
         self._settler = Settler(watch.limit_seconds, self._eyes)
         self._gone_directories: set[str] = set()
@@ -237,11 +238,17 @@ class Watcher:
         self._wake.set()
 
     def _lose(self, root: str) -> None:
-        """On watchdog's thread: events of this root are missing."""
-        self._lost.add(root)
+        """On watchdog's thread: the kernel, or watchdog, has lost events of this root."""
+        self._overflowed.add(root)
         self._wake.set()
 
     def _take_losses(self) -> None:
+        while self._overflowed:
+            path = self._overflowed.pop()
+            self._lost.add(path)
+            if path in self._roots and self._roots[path].wanted is None:
+                logger.warning("events of {!a} were lost, it is scanned; a larger fs.inotify.max_queued_events helps",
+                               path)
         while self._lost:
             root = self._roots.get(self._lost.pop())
             if root is not None:
@@ -302,6 +309,8 @@ class Watcher:
             if root.scan is None and root.wanted and now >= root.not_before:
                 self._begin_scan(root, root.wanted, now)
             if root.scan is not None:
+                if len(self._outbox) >= 2 * BATCH:
+                    return False  # first what was found has to be taken
                 self._advance(root, root.scan, now)
                 return True
         return False
@@ -323,8 +332,6 @@ class Watcher:
         root.scan = Scan(listing.scan(root.path, self._eyes.ignored, complain), cause, unreadable, survey)
 
     def _advance(self, root: Root, scan: Scan, now: float) -> None:
-        if len(self._outbox) >= 2 * BATCH:
-            return  # first what was found has to be taken
         until = time.perf_counter() + STEP_SECONDS
         try:
             for directory, entries in scan.entries:

@@ -117,6 +117,9 @@ def test_a_catalog_that_refuses_for_long_holds_up_the_scan(watching, catalog, ro
     watcher._outbox._take = refuse
     watcher.rescan()
     wait_until(lambda: len(refusals) >= 2)
+    began_at = time.process_time()
+    wait_until(lambda: len(refusals) >= 3)
+    assert time.process_time() - began_at < 0.5  # a second of waiting, not of turning
     assert max(refusals) < 5 * BATCH  # two batches and what one step of the scan brings
     watcher._outbox._take = take
     wait_until(lambda: told_exactly(catalog, paths))
