@@ -104,7 +104,7 @@ def test_a_catalog_that_is_none_is_named(tmp_path):
     (tmp_path / "data" / "catalog.db").write_text("hello " * 1000)
     result = biliupd(tmp_path, "status", config="")
     assert result.exit_code == 1
-    assert "catalog.db: file is not a database" in result.stderr
+    assert "catalog.db is damaged: file is not a database" in result.stderr
 
 
 def test_a_catalog_of_another_version_is_named_with_the_remedy(tmp_path):

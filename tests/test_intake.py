@@ -246,3 +246,124 @@ def test_the_library_is_rebuilt_from_the_directories(house, tmp_path):
     (row,) = fresh.db.query("select v.state, b.title, s.name from videos v join broadcasts b on b.id = v.broadcast_id"
                             " join streamers s on s.id = v.streamer_id")  # fmt: skip
     assert row == {"state": "recorded", "title": "the title", "name": "ann"}
+
+
+def test_pieces_taken_for_videos_before_their_playlist_came_step_back(house):
+    part = house.drop / "show"
+    pieces = [house.put(part / f"{n}.ts") for n in range(3)]
+    house.settle(*pieces)
+    assert set(house.rows().values()) == {"recorded"}
+    house.put(part / "list.m3u8", b"#EXTM3U\n")
+    house.settle(part)
+    assert house.rows() == {f"show/{n}.ts": "ignored" for n in range(3)} | {"show/list.m3u8": "recorded"}
+    assert house.scan(house.drop) == []
+    (why,) = house.catalog.db.execute("select distinct last_error from videos where state = 'ignored'").fetchall()
+    assert why == ("a segment of list.m3u8",)
+
+
+def test_at_the_top_of_a_watched_folder_only_what_a_playlist_lists_belongs_to_it(house):
+    listing = house.put(house.drop / "show.m3u8", b"#EXTM3U\n#EXTINF:1,\na%20b.ts\n#EXT-X-ENDLIST\n")
+    house.settle(listing, house.put(house.drop / "a b.ts"), house.put(house.drop / "other.ts"))
+    assert house.rows() == {"other.ts": "recorded", "show.m3u8": "recorded"}
+    assert [row["title"] for row in house.catalog.db.query("select title from videos order by path")] == [
+        "other", "show",
+    ]  # fmt: skip
+
+
+def test_a_pipe_called_like_a_playlist_has_no_segments(house):
+    os.mkfifo(house.drop / "x.m3u8")
+    (house.drop / "d").mkdir()
+    (house.drop / "d" / "y.m3u8").mkdir()
+    house.settle(house.put(house.drop / "a.ts"), house.put(house.drop / "d" / "b.ts"))
+    assert set(house.rows()) == {"a.ts", "d/b.ts"}
+
+
+def test_a_folder_of_numbered_segments_without_a_playlist_is_one_video(house):
+    folder = house.drop / "show"
+    for n in range(12):
+        house.put(folder / f"seg-{n}.ts", b"x" * 10)
+    house.settle(folder)
+    row = house.video()
+    assert (row["path"], row["kind"], row["file_size"], row["title"]) == ("show", "folder", 120, "show")
+    house.scan(house.drop)
+    house.settle(folder)
+    assert house.rows() == {"show": "recorded"}
+    folder.rename(house.drop / "renamed")
+    house.settle(house.drop / "renamed")
+    house.intake.settled([Settled(str(folder), (), False)])
+    assert (house.video()["id"], house.rows()) == (row["id"], {"renamed": "recorded"})
+
+
+@pytest.mark.parametrize("names", [[f"P{n}.ts" for n in range(1, 4)], [f"{n}.mp4" for n in range(12)]])
+def test_a_few_or_other_numbered_files_are_videos_of_their_own(house, names):
+    paths = [house.put(house.drop / "trip" / name) for name in names]
+    house.settle(*paths)
+    assert len(house.rows()) == len(names)
+
+
+def test_a_master_playlist_is_the_video_and_the_playlists_it_names_are_not(house):
+    folder = house.drop / "show"
+    house.put(folder / "v" / "720.m3u8", b"#EXTM3U\n#EXTINF:1,\n0.ts\n#EXT-X-ENDLIST\n")
+    house.put(folder / "v" / "0.ts")
+    house.put(folder / "master.m3u8", b"#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1000000\nv/720.m3u8\n")
+    house.settle(folder / "v", folder / "master.m3u8")
+    assert house.rows() == {"show/master.m3u8": "recorded"}
+    assert house.scan(house.drop) == []
+
+
+def test_a_merged_folder_may_come_again_once_its_segments_were_removed(house):
+    part = house.drop / "show"
+    house.put(part / "0.ts")
+    house.settle(house.put(part / "list.m3u8", b"#EXTM3U\n").parent)
+    output = house.put(house.drop / "show.mp4")
+    facts = {"file_path": str(output), "path": "show.mp4", "merged_from": house.video()["file_path"], "source_gone": 1}
+    facts["inode"] = output.stat().st_ino
+    house.catalog.db["videos"].update(1, facts)
+    house.settle(part)
+    assert house.rows() == {"show.mp4": "recorded", "show/list.m3u8": "recorded"}
+
+
+def test_a_broadcast_json_is_read_again_only_when_it_changed(house, monkeypatch):
+    directory = house.broadcast(files=1)
+    house.settle(house.put(directory / "P001.flv"), directory / "broadcast.json")
+    read: list[Path] = []
+    monkeypatch.setattr("biliupd.intake.broadcast_file.read", lambda path: read.append(path) or None)
+    house.scan(house.recordings)
+    assert read == []
+    os.utime(directory / "broadcast.json", (1, 1))
+    house.scan(house.recordings)
+    assert read == [directory]
+
+
+@pytest.mark.parametrize("name", ["clip.yaml", "clip.mp4.yml"])
+def test_a_sidecar_that_comes_changes_or_goes_is_read_again(house, name):
+    house.settle(house.put(house.drop / "clip.mp4"), house.put(house.drop / "clip2.mp4"))
+
+    def asked() -> list[str]:
+        found = house.catalog.db.execute("select path from videos where sidecar = '?'").fetchall()
+        house.catalog.db.execute("update videos set sidecar = 'as it was' where sidecar = '?'")
+        return [path for (path,) in found]
+
+    house.catalog.db.execute("update videos set waits_for = 'upload is off', retry_at = '9999'")
+    sidecar = house.put(house.drop / name, b"title: x")
+    house.settle(sidecar)
+    assert house.catalog.db.execute("select waits_for, retry_at from videos order by id").fetchall() == [
+        (None, None), ("upload is off", "9999"),
+    ]  # fmt: skip
+    assert asked() == ["clip.mp4"]
+    house.scan(house.drop)
+    assert asked() == ["clip.mp4"], "it is not the one that was read"
+    sidecar.unlink()
+    house.scan(house.drop)
+    assert asked() == ["clip.mp4"]
+    house.catalog.db.execute("update videos set sidecar = ''")
+    house.scan(house.drop)
+    assert asked() == []
+
+
+def test_a_sidecar_of_a_folder_speaks_of_all_in_it(house):
+    house.settle(house.put(house.drop / "trip" / "a.mp4"), house.put(house.drop / "trip" / "sub" / "b.mp4"),
+                 house.put(house.drop / "trip2" / "c.mp4"))  # fmt: skip
+    house.settle(house.put(house.drop / "trip.yaml", b"title: x"))
+    found = house.catalog.db.execute("select path from videos where sidecar = '?' order by path").fetchall()
+    assert found == [("trip/a.mp4",), ("trip/sub/b.mp4",)]

@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 from sqlite_utils import Database
 
 from biliupd.catalog import records, submissions, videos
 from biliupd.catalog.database import connect, is_current
 from biliupd.catalog.states import Stage, State
-from biliupd.cli.shared import plain
+from biliupd.cli.tables import ago, shown, size, span, table
 from biliupd.errors import PermanentError
 from biliupd.record import broadcast
+
+LONGEST = 50  #: lines of what is held
 
 
 def show(catalog: Path, console: Console) -> None:
@@ -39,8 +39,8 @@ def _broken(catalog: Path, error: Exception) -> PermanentError:
 
 def _show(db: Database, console: Console) -> None:
     for notice in records.notices(db):
-        console.print(f"[yellow]![/] {_plain(notice['text'])} [dim](since {_ago(notice['since'])})[/]")
-    _table(
+        console.print(f"[yellow]![/] {shown(notice['text'])} [dim](since {ago(notice['since'])})[/]")
+    table(
         console, "Streamers", ("name", "platform", "live", "every", "publish"),
         (
             (s["name"], s["platform"], s["status"] + (f": {s['status_reason']}" if s["status_reason"] else ""),
@@ -48,12 +48,12 @@ def _show(db: Database, console: Console) -> None:
             for s in db.query("select * from streamers where active = 1 order by name")
         ),
     )  # fmt: skip
-    _table(console, "Recording now", ("streamer", "title", "since", "media", "size", "gaps"), _recordings(db))
+    table(console, "Recording now", ("streamer", "title", "since", "media", "size", "gaps"), _recordings(db))
     counts = videos.counts(db)
     console.print("Videos: " + (", ".join(f"{count} {state}" for state, count in counts.items()) or "none"))
     sizes = {row["video_id"]: row for row in db.query("select * from uploads where finished_at is null")}
     busy = videos.in_states(db, [State.EDITING, State.UPLOADING])
-    _table(
+    table(
         console, "At work", ("id", "video", "state", "done", "line"),
         (
             (f"video:{v['id']}", v["title"], v["state"], *_share(sizes.get(v["id"]), v["state"]))
@@ -61,11 +61,11 @@ def _show(db: Database, console: Console) -> None:
         ),
     )  # fmt: skip
     waiting = [v for v in videos.in_states(db, [State.RECORDED, State.READY]) if v["waits_for"] or v["last_error"]]
-    _table(
+    table(
         console, "Waiting", ("id", "video", "state", "for"),
         ((f"video:{v['id']}", v["title"], v["state"], v["waits_for"] or v["last_error"]) for v in waiting[-20:]),
     )  # fmt: skip
-    _table(
+    table(
         console, "Submissions", ("id", "title", "state", "bvid", "review", "waits for"),
         (
             (f"submission:{s['id']}", s["title"] or s["key"], s["state"], s["bvid"] or "", s["review"],
@@ -79,28 +79,30 @@ def _show(db: Database, console: Console) -> None:
         for s in submissions.everything(db)
         if s["state"] == Stage.HELD
     ]
-    _table(
+    table(
         console, "Held for you (biliupd retry ID)", ("id", "what", "why"),
-        ((f"{kind}:{id}", title, why or "") for kind, id, title, why in held),
+        ((f"{kind}:{id}", title, why or "") for kind, id, title, why in held[-LONGEST:]),
     )  # fmt: skip
-    _table(
+    if len(held) > LONGEST:
+        console.print(f"and {len(held) - LONGEST} more: biliupd videos --state held")
+    table(
         console, "Accounts", ("account", "Bilibili", "state", "login until", "checked"),
         (
             (a["name"], f"{a['uname']} ({a['mid']})" if a["mid"] else "", _standing(a), (a["expires_at"] or "")[:10],
-             _ago(a["checked_at"]) if a["checked_at"] else "never")
+             ago(a["checked_at"]) if a["checked_at"] else "never")
             for a in db.query("select * from accounts order by name")
         ),
     )  # fmt: skip
     for account in db.query("select * from accounts where state != 'ok'"):
         text = f"account {account['name']}: {account['reason']}. {account['hint']}"
-        console.print(f"[yellow]![/] {_plain(text)}")
+        console.print(f"[yellow]![/] {shown(text)}")
 
 
 def _standing(account: dict[str, Any]) -> str:
     if account["state"] == "ok" or not account["retry_at"]:
         return str(account["state"])
     left = (datetime.fromisoformat(account["retry_at"]) - datetime.now(UTC)).total_seconds()
-    return f"{account['state']}, {_span(left)} more" if account["state"] == "cooling" else str(account["state"])
+    return f"{account['state']}, {span(left)} more" if account["state"] == "cooling" else str(account["state"])
 
 
 def _recordings(db: Database) -> Iterable[tuple[str, ...]]:
@@ -112,8 +114,8 @@ def _recordings(db: Database) -> Iterable[tuple[str, ...]]:
         facts = broadcast.read(Path(row["directory"])) if row["directory"] else None
         figures = facts.figures if facts else None
         yield (
-            row["name"], row["title"] or "", _ago(row["started_at"]),
-            f"{figures.media_seconds:.0f} s" if figures else "", _size(figures.bytes) if figures else "",
+            row["name"], row["title"] or "", ago(row["started_at"]),
+            f"{figures.media_seconds:.0f} s" if figures else "", size(figures.bytes) if figures else "",
             str(len(facts.gaps)) if facts else "",
         )  # fmt: skip
 
@@ -122,43 +124,9 @@ def _share(upload: dict[str, Any] | None, state: str) -> tuple[str, str]:
     """How far an upload is, and by which line."""
     if state != State.UPLOADING or not upload or not upload["bytes_total"]:
         return "", ""
-    text = f"{upload['bytes_sent'] / upload['bytes_total']:.0%} of {_size(upload['bytes_total'])}"
+    text = f"{upload['bytes_sent'] / upload['bytes_total']:.0%} of {size(upload['bytes_total'])}"
     if upload["bytes_per_second"]:
-        text += f", {_size(upload['bytes_per_second'])}/s"
+        text += f", {size(upload['bytes_per_second'])}/s"
     if upload["eta_seconds"]:
-        text += f", {_span(upload['eta_seconds'])} to go"
+        text += f", {span(upload['eta_seconds'])} to go"
     return text, upload["line"] or ""
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024 or unit == "GiB":
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    raise AssertionError
-
-
-def _ago(at: str) -> str:
-    return f"{_span((datetime.now(UTC) - datetime.fromisoformat(at)).total_seconds())} ago"
-
-
-def _span(seconds: float) -> str:
-    seconds = max(0, int(seconds))
-    if seconds < 120:
-        return f"{seconds} s"
-    if seconds < 7200:
-        return f"{seconds // 60} min"
-    return f"{seconds // 3600} h" if seconds < 48 * 3600 else f"{seconds // 86400} days"
-
-
-def _plain(text: str) -> str:
-    """Text of others, such as a file's name or a site's title, without commands to the terminal and to rich."""
-    return escape(plain(text))
-
-
-def _table(console: Console, title: str, columns: tuple[str, ...], lines: Iterable[tuple[str, ...]]) -> None:
-    table = Table(*columns, title=title, title_justify="left", box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for line in lines:
-        table.add_row(*(_plain(cell) for cell in line))
-    if table.row_count:
-        console.print(table)
