@@ -49,12 +49,17 @@ def probe(path: Path, ffmpeg: Ffmpeg) -> Media:
     Raises PermanentError naming the file when it is gone, empty, no media, without streams or cut short;
     TemporaryError when the disk does not answer; and what `Ffmpeg.run` raises.
     """
-    size_bytes = _regular(path)
+    _regular(path)
     chosen = ("-map", "0:v?", "-map", "0:a?", "-c", "copy")
     try:
         text = ffmpeg.run([*READ_ONLY, "-i", file_url(path), *chosen, "-t", "0.1", "-f", "null", "-"]).stderr
     except PermanentError as error:
         raise PermanentError(f"{path.name!a} is no media file that can be opened: {error}") from error
+    return facts(path, text, ffmpeg)
+
+
+def facts(path: Path, text: str, ffmpeg: Ffmpeg) -> Media:
+    """The same from ffmpeg's words about a file that it opened as its first input."""
     head = text.partition("\nOutput #0")[0]
     container = _INPUT.search(head)
     if container is not None and "mp4" in container[1].split(","):
@@ -67,7 +72,7 @@ def probe(path: Path, ffmpeg: Ffmpeg) -> Media:
         seconds = 3600 * int(duration[1]) + 60 * int(duration[2]) + float(duration[3])
     else:
         seconds = _measure(path, ffmpeg)
-    rate = int(bitrate[1]) * 1000 if bitrate else round(size_bytes * 8 / seconds) if seconds else 0
+    rate = int(bitrate[1]) * 1000 if bitrate else round(path.stat().st_size * 8 / seconds) if seconds else 0
     return Media(seconds, width, height, video, audio, rate, comment[1].strip() if comment else "")
 
 
@@ -90,8 +95,8 @@ def begins(text: str) -> float:
     return float(found[1]) if found else 0.0
 
 
-def _regular(path: Path) -> int:
-    """Size in bytes of a file that can be opened."""
+def _regular(path: Path) -> None:
+    """Raise what speaks against opening a file."""
     try:
         info = os.stat(path)
         if not stat.S_ISREG(info.st_mode):
@@ -103,7 +108,6 @@ def _regular(path: Path) -> int:
         raise kind(f"{path.name!a} cannot be opened: {error.strerror}") from error
     if info.st_size == 0:
         raise PermanentError(f"{path.name!a} is empty")
-    return info.st_size
 
 
 def _measure(path: Path, ffmpeg: Ffmpeg) -> float:

@@ -32,7 +32,7 @@ __all__ = ["Gap", "Gaps", "Merged", "Plan", "merge", "plan", "remove_source"]
 
 MARK = "biliupd "  #: begins the comment by which a merge knows its own output again
 LEAST_HOLE_SECONDS = 2.0  #: shorter silence may be the stream's own
-SYNC_SECONDS = 0.5  #: how often what ffmpeg wrote is sent on to the disk
+SYNC_SECONDS = 1.0  #: how often what ffmpeg wrote is sent on to the disk
 MOST_REFUSED = 10  #: when ffmpeg likes none of the first ones it is not asked about the others
 PLACES = (0.0, 0.5, 1.0)  #: of the whole: where a second is decoded
 
@@ -355,7 +355,7 @@ def _verify(
     It has the streams of the source (`codecs`; "": not known), its duration is that of the segments within 2 % (torn
     ones may be shorter), its packets leave no hole, and its start, middle and end decode. Raises PermanentError if not.
     """
-    found = media.probe(path, ffmpeg)
+    found, undecodable = _reopen(path, wanted.duration_seconds, ffmpeg)
     for has, had in zip((found.video_codec, found.audio_codec), codecs, strict=True):
         if had not in ("", has):
             raise PermanentError(f"the merge lacks {had}, which its segments have: it is not used")
@@ -377,7 +377,7 @@ def _verify(
             left_out.append(Gap(segment.name, at, share, segment.torn))
     limit = max(LEAST_HOLE_SECONDS, 1.5 * wanted.target_seconds)
     bad = [(at, length, f"no packet for {length:.1f} s") for at, length in media.holes(path, limit)]
-    bad += [(at, 0.0, why) for at, why in _undecodable(path, found.duration_seconds, ffmpeg)]
+    bad += [(place * found.duration_seconds, 0.0, why) for place, why in undecodable]
     for at, length, why in bad:
         name = next((name for from_seconds, name in reversed(places) if from_seconds <= at), places[0][1])
         if any(gap.segment == name for gap in left_out):
@@ -388,28 +388,34 @@ def _verify(
     return found.duration_seconds, tuple(sorted(left_out, key=lambda gap: gap.at_seconds))
 
 
-def _undecodable(path: Path, seconds: float, ffmpeg: Ffmpeg) -> list[tuple[float, str]]:
-    """Where a second of media does not decode, and why. Raises PermanentError when it does not anywhere."""
+def _reopen(path: Path, seconds: float, ffmpeg: Ffmpeg) -> tuple[media.Media, list[tuple[float, str]]]:
+    """What a file says about itself, and at which of PLACES a second of it does not decode, and why.
+
+    `seconds` is about its duration. Raises PermanentError when it decodes nowhere.
+    """
     inputs = [[*media.READ_ONLY, *(("-sseof", "-1") if place == 1 else ("-ss", f"{place * seconds:.3f}", "-t", "1")),
                "-noaccurate_seek", "-i", file_url(path)] for place in PLACES]
 
     def decode(*chosen: list[str]) -> str:
         maps = [text for n in range(len(chosen)) for text in ("-map", f"{n}:v:0?", "-map", f"{n}:a:0?")]
-        try:
-            ffmpeg.run(["-xerror", *(text for one in chosen for text in one), *maps, "-f", "null", "-"])
-        except PermanentError as error:
-            return str(error)
-        return ""
+        return ffmpeg.run(["-xerror", *(text for one in chosen for text in one), *maps, "-f", "null", "-"]).stderr
 
-    why = decode(*inputs)
+    try:
+        return media.facts(path, decode(*inputs), ffmpeg), []
+    except Refused as error:
+        found, why = media.probe(path, ffmpeg), str(error)
     if re.search(r"[Dd]ecoder.* not found|no decoder found", why):
         logger.warning("the merge was not decoded, this ffmpeg cannot: {}", why)
-        return []
-    bad = [(place * seconds, words) for place, one in zip(PLACES, inputs, strict=True) if (words := decode(one))] \
-        if why else []
+        return found, []
+    bad = []
+    for place, one in zip(PLACES, inputs, strict=True):
+        try:
+            decode(one)
+        except Refused as error:
+            bad.append((place, str(error)))
     if len(bad) == len(PLACES):
         raise PermanentError(f"the merge does not decode: {bad[0][1]}")
-    return bad
+    return found, bad
 
 
 def _keep(temp: Path, output: Path) -> int:

@@ -77,10 +77,10 @@ def test_without_its_init_section_no_segment_is_of_use(ffmpeg, show, tmp_path):
         merge(playlist, tmp_path / "out.mp4", ffmpeg, gaps="merge")
 
 
-def test_a_torn_segment_is_used_up_to_its_last_packet(each_ffmpeg, show, tmp_path):
+def test_a_torn_segment_is_used_up_to_its_last_packet(ffmpeg, show, tmp_path):
     playlist = show()
     torn(playlist.parent / "007.ts")
-    merged = merge(playlist, tmp_path / "out.mp4", each_ffmpeg, gaps="merge")
+    merged = merge(playlist, tmp_path / "out.mp4", ffmpeg, gaps="merge")
     (gap,) = merged.gaps
     assert (gap.segment, gap.seconds > 0.5) == ("007.ts", True)
     assert "cut short" in gap.cause
@@ -166,11 +166,11 @@ def dead_end(show):
     return playlist
 
 
-def test_a_merge_whose_end_does_not_decode_is_not_believed(each_ffmpeg, dead_end, tmp_path):
+def test_a_merge_whose_end_does_not_decode_is_not_believed(ffmpeg, dead_end, tmp_path):
     with pytest.raises(PermanentError, match=r"damaged at 30\.\d s, in segment '014\.m4s'"):
-        merge(dead_end, tmp_path / "out.mp4", each_ffmpeg)
+        merge(dead_end, tmp_path / "out.mp4", ffmpeg)
     assert listing(tmp_path) == ["show"]
-    merged = merge(dead_end, tmp_path / "out.mp4", each_ffmpeg, gaps="merge")
+    merged = merge(dead_end, tmp_path / "out.mp4", ffmpeg, gaps="merge")
     assert [(gap.segment, gap.at_seconds) for gap in merged.gaps] == [("014.m4s", pytest.approx(30, abs=0.1))]
 
 
@@ -200,13 +200,13 @@ def test_a_merge_that_lost_a_stream_is_not_believed(stand_in, show, tmp_path):
     assert listing(tmp_path) == ["show", "stand-in"]
 
 
-def test_a_stream_that_begins_in_the_middle_of_pictures_is_merged(each_ffmpeg, show, tmp_path):
+def test_a_stream_that_begins_in_the_middle_of_pictures_is_merged(ffmpeg, show, tmp_path):
     """Recorders come in where they come in: the first second cannot be shown, and that is no damage."""
     playlist = show()
     path = playlist.parent / "000.ts"
     raw = path.read_bytes()
     path.write_bytes(raw[:3 * 188] + raw[len(raw) // 376 * 188:])
-    assert merge(playlist, tmp_path / "out.mp4", each_ffmpeg).gaps == ()
+    assert merge(playlist, tmp_path / "out.mp4", ffmpeg).gaps == ()
 
 
 def test_an_own_merge_that_was_damaged_since_is_made_again(ffmpeg, show, tmp_path):

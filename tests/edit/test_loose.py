@@ -51,12 +51,12 @@ def loose(studio, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["ts", "fmp4"])
-def test_a_folder_of_segments_becomes_one_mp4_and_goes(each_ffmpeg, loose, tmp_path, kind):
+def test_a_folder_of_segments_becomes_one_mp4_and_goes(ffmpeg, loose, tmp_path, kind):
     folder = loose(kind)
-    merged = merge(folder, tmp_path / "out.mp4", each_ffmpeg)
+    merged = merge(folder, tmp_path / "out.mp4", ffmpeg)
     assert packets(merged.path)[0] == 300
     assert merged.duration_seconds == pytest.approx(12, abs=0.2)
-    assert merge(folder, tmp_path / "out.mp4", each_ffmpeg) == merged
+    assert merge(folder, tmp_path / "out.mp4", ffmpeg) == merged
     (folder / "chat.xml").write_text("mine")
     remove_source(folder)
     assert listing(folder) == ["chat.xml"]

@@ -158,7 +158,7 @@ def test_a_name_that_leads_elsewhere_is_refused_and_nothing_there_is_read(ffmpeg
     os.utime(outside, (1, 1))
     (playlist.parent / "link.ts").symlink_to(outside)
     edit(playlist, "\n007.ts", "\n" + name.format(outside=outside, server=server.url))
-    for refuses in (lambda: merge(playlist, tmp_path / "out.mp4", ffmpeg), lambda: plan(playlist)):
+    for refuses in (lambda: merge(playlist, tmp_path / "out.mp4", ffmpeg), lambda: plan(playlist, "merge")):
         with pytest.raises(PermanentError, match=r"line 20\b"):
             refuses()
     if name != "link.ts":  # of a link only the link itself would go

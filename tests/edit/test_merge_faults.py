@@ -136,11 +136,11 @@ def test_a_directory_that_is_gone_is_temporary(ffmpeg, source, tmp_path):
         merge(source, tmp_path / "gone" / "out.mp4", ffmpeg)
 
 
-def test_ten_thousand_segments_are_looked_through_to_the_one_that_is_missing(ffmpeg, show, tmp_path):
+def test_thousands_of_segments_are_looked_through_to_the_one_that_is_missing(ffmpeg, show, tmp_path):
     playlist = show()
     first = playlist.parent / "000.ts"
-    for n in range(10_000):
+    for n in range(3000):
         os.link(first, playlist.parent / f"x{n}.ts")
-    playlist.write_text("#EXTM3U\n" + "".join(f"#EXTINF:2.0,\nx{n}.ts\n" for n in range(10_001)) + "#EXT-X-ENDLIST\n")
-    with pytest.raises(TemporaryError, match=r"x10000\.ts"):
+    playlist.write_text("#EXTM3U\n" + "".join(f"#EXTINF:2.0,\nx{n}.ts\n" for n in range(3001)) + "#EXT-X-ENDLIST\n")
+    with pytest.raises(TemporaryError, match=r"x3000\.ts"):
         merge(playlist, tmp_path / "out.mp4", ffmpeg)
