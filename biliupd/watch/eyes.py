@@ -3,7 +3,6 @@
 Runs on the watcher thread. Lists, stats, asks for leases; never writes.
 """
 
-import functools
 import math
 import os
 import time
@@ -66,7 +65,6 @@ class WatcherEyes:
     def apply(self, watch: WatchConfig) -> None:
         """Other settings hold from now on."""
         self._watch = watch
-        self.ignored = functools.partial(listing.ignored, extra=tuple(watch.ignore))
 
     def root_of(self, path: str) -> Root | None:
         """The root that a path lies in."""
@@ -82,7 +80,7 @@ class WatcherEyes:
             if entry is not None:
                 return (entry,)
             if os.path.isdir(subject) and not os.path.islink(subject):
-                return listing.segments(subject, self.ignored, root.path if root else None)
+                return listing.segments(subject, self._watch.ignore, root.path if root else None)
         except OSError:
             return None
         return ()

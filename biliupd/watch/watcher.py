@@ -32,6 +32,7 @@ from biliupd.watch.settle import Settled, Settler, only_init, subject_of
 
 STEP_SECONDS = 0.02  #: a scan stops after this long to take events
 GATHER_SECONDS = 0.01  #: settled paths of so long go out in one batch
+IDLE_SECONDS = 1.0  #: between two turns when nothing happens
 CHECK_SECONDS = 2.0  #: between two looks at the roots and at the observers
 
 
@@ -163,8 +164,8 @@ class Watcher:
     def _idle_seconds(self, now: float) -> float:
         due_at = self._settler.next_at()
         if due_at is None or self._outbox or self._suspended:
-            return 0.25 if self._outbox else 1.0
-        return min(max(due_at - now, GATHER_SECONDS), 1.0)
+            return 0.25 if self._outbox else IDLE_SECONDS
+        return min(max(due_at - now, GATHER_SECONDS), IDLE_SECONDS)
 
     def turn(self, now: float) -> bool:
         """Do what is due at `now`, any clock that never steps back; True: there is more to do at once."""
@@ -286,7 +287,7 @@ class Watcher:
             if self._branch is None:
                 if not self._branches:
                     return False
-                self._branch = listing.scan(self._branches.popleft(), self._eyes.ignored)
+                self._branch = listing.scan(self._branches.popleft(), self._watch.ignore)
             for _, entries in self._branch:
                 self._find([entry for entry in entries if self._eyes.root_of(entry.path) is not None], now)
                 if time.perf_counter() > until:
@@ -329,7 +330,7 @@ class Watcher:
             self._refused(root, cause, now, error)
             return
         root.wanted = None
-        root.scan = Scan(listing.scan(root.path, self._eyes.ignored, complain), cause, unreadable, survey)
+        root.scan = Scan(listing.scan(root.path, self._watch.ignore, complain), cause, unreadable, survey)
 
     def _advance(self, root: Root, scan: Scan, now: float) -> None:
         until = time.perf_counter() + STEP_SECONDS

@@ -14,6 +14,7 @@ from biliupd.watch.watcher import Watcher
 @pytest.fixture(autouse=True)
 def roots_are_looked_at_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watching_module, "CHECK_SECONDS", 0.2)
+    monkeypatch.setattr(watching_module, "IDLE_SECONDS", 0.1)
 
 
 @pytest.fixture

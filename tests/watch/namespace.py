@@ -19,7 +19,7 @@ from support import wait_until  # noqa: E402
 from biliupd.watch import roots, watcher  # noqa: E402
 from biliupd.watch.watcher import Watcher  # noqa: E402
 
-watcher.CHECK_SECONDS = 0.2
+watcher.CHECK_SECONDS, watcher.IDLE_SECONDS = 0.2, 0.1
 
 
 @contextmanager

@@ -100,7 +100,7 @@ from pathlib import Path
 from listener import Catalog
 from support import wait_until
 from biliupd.watch import eyes, watcher
-eyes.UNREADABLE_SECONDS = watcher.CHECK_SECONDS = 0.2
+eyes.UNREADABLE_SECONDS = watcher.CHECK_SECONDS = watcher.IDLE_SECONDS = 0.2
 root, catalog = Path(sys.argv[1]), Catalog()
 watched = catalog.watcher(root, polling_seconds=0.2)
 assert not os.access(root / "before.mp4", os.R_OK), "needs a process that may not read everything"

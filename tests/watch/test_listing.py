@@ -31,7 +31,7 @@ def test_further_patterns_can_be_given():
 
 
 def names(root, **kwargs):
-    listed = scan(str(root), ignored, **kwargs)
+    listed = scan(str(root), **kwargs)
     return sorted(os.path.relpath(entry.path, root) for _, found in listed for entry in found)
 
 
@@ -57,11 +57,19 @@ def test_a_scan_finds_regular_files_only_and_enters_no_link(tmp_path):
         assert names(root) == ["a.mp4", "d/b.mp4", "d/e/c\n'\"{x}%s.mp4", "inside.mp4"]
 
 
+def test_a_scan_leaves_out_further_patterns(tmp_path):
+    for name in ("a.mp4", "a.bak", "raw/b.mp4", "1.ts"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    assert names(tmp_path, extra=["*.bak", "RAW"]) == ["1.ts", "a.mp4"]
+    assert segments(str(tmp_path), ["1.*"]) == ()
+
+
 def test_names_that_are_no_utf8_survive(tmp_path):
     raw = os.fsencode(tmp_path) + b"/\xff\xfe.mp4"
     with open(raw, "wb") as file:
         file.write(b"abc")
-    ((_, (entry,)),) = scan(str(tmp_path), ignored)
+    ((_, (entry,)),) = scan(str(tmp_path))
     assert (os.fsencode(entry.path), entry.size_bytes) == (raw, 3)
     assert look(entry.path) == entry
 
@@ -69,14 +77,14 @@ def test_names_that_are_no_utf8_survive(tmp_path):
 def test_what_cannot_be_listed_is_told(tmp_path):
     complaints = []
     missing = tmp_path / "gone"
-    assert list(scan(str(missing), ignored, lambda path, error: complaints.append((path, error.errno)))) == []
+    assert list(scan(str(missing), (), lambda path, error: complaints.append((path, error.errno)))) == []
     assert complaints == [(str(missing), 2)]
 
 
 def test_looking_at_a_file_agrees_with_the_scan(tmp_path):
     (tmp_path / "a.mp4").write_text("x")
     (tmp_path / "link.mp4").symlink_to("a.mp4")
-    ((_, found),) = scan(str(tmp_path), ignored)
+    ((_, found),) = scan(str(tmp_path))
     assert len(found) == 2
     for entry in found:
         assert look(entry.path, str(tmp_path)) == entry
@@ -94,9 +102,9 @@ def test_segments_are_those_directly_in_the_directory(tmp_path):
     for name in ("2.ts", "1.m4s", "index.m3u8", "init.mp4", "other.mp4", ".x.ts", "3.ts.part"):
         (tmp_path / name).write_text("x")
     (tmp_path / "sub.ts").mkdir()
-    found = [os.path.basename(entry.path) for entry in segments(str(tmp_path), ignored)]
+    found = [os.path.basename(entry.path) for entry in segments(str(tmp_path))]
     assert found == ["1.m4s", "2.ts", "index.m3u8", "init.mp4"]
-    assert segments(str(tmp_path / "none"), ignored) == ()
+    assert segments(str(tmp_path / "none")) == ()
 
 
 def test_a_writer_is_noticed_and_a_reader_is_not(tmp_path):

@@ -101,7 +101,7 @@ def test_a_catalog_that_takes_nothing_for_long_costs_no_memory_and_no_file(watch
 
 def test_a_catalog_that_refuses_for_long_holds_up_the_scan(watching, catalog, root):
     """What has settled already and is not taken is not piled up by the scan."""
-    paths = fill(root, 8 * BATCH)
+    paths = fill(root, 6 * BATCH)
     old = time.time() - 7200
     for path in paths:
         os.utime(path, (old, old))

@@ -8,7 +8,6 @@ beside `find -printf`. Only ratios of one run mean something.
 """
 
 import argparse
-import functools
 import json
 import os
 import shutil
@@ -141,7 +140,6 @@ def scanned(base: Path, files: int, folders: int, rounds: int) -> tuple[float, f
     """Seconds of find and of our scan, the best of some rounds in turn."""
     with tempfile.TemporaryDirectory(dir=base) as directory:
         fill(Path(directory), folders, files, 0)
-        ignored = functools.partial(listing.ignored, extra=())
         find, ours = [], []
         for _ in range(rounds):
             began = time.perf_counter()
@@ -149,7 +147,7 @@ def scanned(base: Path, files: int, folders: int, rounds: int) -> tuple[float, f
                 subprocess.run(["find", directory, "-printf", "%p %s %T@ %i\n"], stdout=nowhere, check=True)
             find.append(time.perf_counter() - began)
             began = time.perf_counter()
-            count = sum(len(entries) for _, entries in listing.scan(directory, ignored))
+            count = sum(len(entries) for _, entries in listing.scan(directory))
             ours.append(time.perf_counter() - began)
             if count != files:
                 raise RuntimeError(f"the scan found {count} of {files} files")
