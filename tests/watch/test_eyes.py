@@ -136,6 +136,6 @@ def test_what_may_not_be_read_waits_until_it_may(tmp_path):
     if os.geteuid() == 0:
         command = ["setpriv", "--bounding-set", "-all", "--inh-caps", "-all", *command]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env={
-        **os.environ, "PYTHONPATH": os.pathsep.join(map(str, (here, here.parent, here.parents[1])))})
+        **os.environ, "PYTHONPATH": os.pathsep.join([*map(str, (here, here.parent, here.parents[1])), *sys.path])})
     (tmp_path / "closed").chmod(0o755)
     assert done.returncode == 0, done.stderr
