@@ -16,7 +16,7 @@ from biliupd.watch.settle import Settled
 def survey(intake: Intake, root: Path, complete: bool = True) -> list[Entry]:
     """A whole scan, as the watcher does it."""
     found = intake.survey(root)
-    fresh = [entry for folder, here in scan(str(root), lambda name: False) for entry in found.look(folder, here)]
+    fresh = [entry for folder, here in scan(str(root)) for entry in found.look(folder, here)]
     found.end(complete)
     return fresh
 

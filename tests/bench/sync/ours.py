@@ -43,7 +43,7 @@ def main() -> None:
 
 def _scan(intake: Intake, root: Path) -> None:
     survey = intake.survey(root)
-    for directory, entries in listing.scan(os.fspath(root), listing.ignored):
+    for directory, entries in listing.scan(os.fspath(root)):
         assert not survey.look(directory, entries)
     survey.end(True)
 
