@@ -15,6 +15,9 @@ test: $(VENV)/.dev-ready lint
 # Side by side with their peers; only the ratios of one run mean something.
 bench: $(VENV)/.dev-ready
 	$(BIN)/python tests/bench/upload/bench.py
+	$(BIN)/python tests/bench/watch/bench.py
+	$(BIN)/python tests/bench/sync/bench.py
+	$(BIN)/python tests/bench/merge/bench.py
 
 lint: $(VENV)/.dev-ready
 	$(BIN)/ruff check biliupd tests
@@ -43,9 +46,12 @@ $(VENV)/.ready: setup.cfg pyproject.toml | system
 	$(BIN)/python -m pip install --quiet -e .
 	@touch $@
 
-# What only the tests need: their tools, and from Debian a library that sets a process's clock back.
+# What only the tests need: their tools, and from Debian a library that sets a process's clock back, rsync, and a font
+# that knows Chinese.
+DEBIAN_DEV := libfaketime rsync fontconfig fonts-wqy-microhei
+
 $(VENV)/.dev-ready: $(VENV)/.ready
-	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1; then \
-	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq libfaketime >/dev/null; fi
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! dpkg -s $(DEBIAN_DEV) >/dev/null 2>&1; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(DEBIAN_DEV) >/dev/null; fi
 	$(BIN)/python -m pip install --quiet -e '.[dev]'
 	@touch $@
