@@ -42,7 +42,7 @@ class Rebuilt:
 
     aside: Path | None  #: where the old one is kept
     sources: Sequence[Path]  #: what was read for it
-    unreadable: int  #: rows, or whole stretches of rows, that nothing could be made of
+    unreadable: int  #: gaps, of one row or many, that nothing could be made of
     videos: int  #: carried over: those that were sent to Bilibili, or pinned
     submissions: int
 
@@ -92,8 +92,8 @@ def mend(path: Path, *, unclean: bool) -> None:
     is looked at thoroughly, and its absence is an accident. What was damaged is kept aside. Raises TemporaryError when
     the disk cannot be read or written now.
     """
-    if not os.path.exists(path) and os.path.exists(f"{path}-wal"):
-        set_aside(path, "corrupt")
+    if not os.path.exists(path):
+        set_aside(path, "corrupt")  # a log alone is nothing, and must not be played into another file
     why = _illness(path, unclean)
     if not why:
         return
@@ -121,7 +121,7 @@ def mend(path: Path, *, unclean: bool) -> None:
 
 
 def _illness(path: Path, unclean: bool) -> str:
-    beside = (path.parent / BACKUPS, path.parent / "covers", Path(f"{path}-wal"))
+    beside = (path.parent / BACKUPS, path.parent / "covers", _log(path))
     if not os.path.exists(path):
         return "it was gone" if unclean and _copies(path) else ""
     if os.path.getsize(path) == 0:  # for SQLite a new database
@@ -231,12 +231,18 @@ def doubt(db: Database) -> None:
 
 
 def set_aside(path: Path, word: str) -> Path | None:
-    """Rename a catalog and what SQLite keeps beside it; None when there is nothing. Raises OSError."""
+    """Rename a catalog and its write-ahead log; None when there is neither. Raises OSError."""
     aside = path.with_name(f"{path.name}.{word}-{_stamp()}")
-    found = [ending for ending in ("", "-wal", "-shm") if os.path.lexists(f"{path}{ending}")]
-    for ending in found:
-        os.rename(f"{path}{ending}", f"{aside}{ending}")
-    return aside if found else None
+    for ending in ("", "-wal"):
+        if os.path.lexists(f"{path}{ending}") and (not ending or os.path.getsize(_log(path))):
+            os.rename(f"{path}{ending}", f"{aside}{ending}")
+    for ending in ("-wal", "-shm"):  # an empty log, and its index, which SQLite makes anew
+        Path(f"{path}{ending}").unlink(missing_ok=True)
+    return aside if os.path.lexists(aside) else None
+
+
+def _log(path: Path) -> Path:
+    return path.with_name(f"{path.name}-wal")
 
 
 def _copies(path: Path) -> list[Path]:

@@ -4,7 +4,6 @@ Used by `backup`, on a new catalog that nobody else has open. Reads the old file
 """
 
 import sqlite3
-from collections import deque
 from pathlib import Path
 
 from sqlite_utils import Database
@@ -13,24 +12,27 @@ from biliupd.catalog.database import write
 from biliupd.catalog.states import Stage, State
 from biliupd.errors import BiliupdError
 
-MOST_FAILURES = 4000  #: of one table: a stretch that cannot be read is halved so often
-_BEYOND_ALL_ROWS = 1 << 40
+BATCH = 512
+BEYOND_ALL_ROWS = 1 << 40
 _UNREADABLE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR})
 
 
 def carry_over(db: Database, source: Path) -> int:
-    """Every row of `source` that can be read and that `db` does not have; the number of rows, or whole stretches of
-    them, that cannot. Raises Damaged when not even its list of tables can be read.
+    """Every row of `source` that can be read and that `db` does not have; the number of gaps where rows cannot.
+
+    Raises Damaged when not even its list of tables can be read.
 
     Columns that one of the two does not know are left out. References are checked later, by `tie_up`.
     """
     db.execute("pragma foreign_keys = off")
+    db.execute("pragma writable_schema = on")  # else a file that was cut off is refused as a whole
     db.execute("attach ? as old", [f"{source.absolute().as_uri()}?mode=ro"])
     try:
         db.execute("select count(*) from old.sqlite_master").fetchone()
         return sum(_carry(db, table) for table in db.table_names() if table not in ("_sqlite_migrations", "notices"))
     finally:
         db.execute("detach old")
+        db.execute("pragma writable_schema = off")
 
 
 def _carry(db: Database, table: str) -> int:
@@ -38,26 +40,50 @@ def _carry(db: Database, table: str) -> int:
     columns = ", ".join(f'"{name}"' for name in here if name in there)
     if not columns:
         return 0
-    try:
-        (last,) = db.execute(f"select max(rowid) from old.{table}").fetchone()
-    except BiliupdError as error:
-        _must_be_damage(error)
-        last = _BEYOND_ALL_ROWS
-    waiting, failures, lost = deque([(0, last or 0)]), 0, 0
-    while waiting:
-        low, high = waiting.popleft()
+    source = f"from old.{table} where rowid > ? order by rowid limit ?"
+    gaps, position, count = 0, -1, BATCH
+    while True:
         try:
-            db.execute(f"insert or ignore into main.{table} ({columns}) select {columns} from old.{table}"
-                       " where rowid between ? and ?", [low, high])  # fmt: skip
+            db.execute(f"insert or ignore into main.{table} ({columns}) select {columns} {source}", [position, count])
+            (last,) = db.execute(f"select max(rowid) from (select rowid {source})", [position, count]).fetchone()
         except BiliupdError as error:
             _must_be_damage(error)
-            failures += 1
-            if low == high or failures > MOST_FAILURES:
-                lost += 1
+            if count > 1:
+                count //= 2
                 continue
-            middle = (low + high) // 2  # the large halves first: what is whole is soon done
-            waiting += [(low, middle), (middle + 1, high)]
-    return lost
+            gaps += 1
+            last = _behind_the_gap(db, source, position)
+        else:
+            count = min(2 * count, BATCH)
+        if last is None or last <= position:
+            return gaps
+        position = last
+
+
+def _behind_the_gap(db: Database, source: str, position: int) -> int | None:
+    """From where on rows can be read again; None: from nowhere."""
+
+    def after(rowid: int) -> int | None:
+        """The first row behind; 0: there is none; None: one cannot tell."""
+        try:
+            found = db.execute(f"select rowid {source}", [rowid, 1]).fetchone()
+        except BiliupdError as error:
+            _must_be_damage(error)
+            return None
+        return int(found[0]) if found else 0
+
+    if found := after(position):
+        return found  # it is there, but its content is not
+    low, step = position, 1
+    while after(low + step) is None:
+        low, step = low + step, 2 * step
+        if step > BEYOND_ALL_ROWS:
+            return None
+    high = low + step
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if after(middle) is None else (low, middle)
+    return high
 
 
 def _must_be_damage(error: BiliupdError) -> None:
