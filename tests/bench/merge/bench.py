@@ -28,7 +28,7 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from biliupd.config import EditConfig  # noqa: E402
-from biliupd.edit.ffmpeg import Ffmpeg  # noqa: E402
+from biliupd.edit.ffmpeg import NICENESS, Ffmpeg  # noqa: E402
 from biliupd.edit.merge import merge  # noqa: E402
 
 AIM = 1.2
@@ -80,8 +80,9 @@ def measure(name: str, playlist: Path, output: Path) -> dict[str, float]:
 
 
 def child() -> None:
-    """One run; prints its figures."""
+    """One run; prints its figures. All run with the priority that biliupd gives its ffmpeg."""
     logger.remove()
+    os.nice(NICENESS)
     _, name, playlist, output = sys.argv
     before, began_at = _cpu_seconds(), time.monotonic()
     {"ours": run_ours, "plain": run_plain, "synced": run_synced}[name](Path(playlist), Path(output))
