@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from biliupd.config import WatchConfig
+from biliupd.errors import BiliupdError
 from biliupd.watch import listing
 from biliupd.watch.listing import Entry
 from biliupd.watch.roots import Root
@@ -110,7 +111,7 @@ class WatcherEyes:
         if len(entries) != 1 or listing.is_segment(entries[0].path):
             return None
         wait = _unusable(entries[0])
-        if wait is None and (why := self._unfinished(entries[0].path)):
+        if wait is None and (why := self._why_unfinished(entries[0].path)):
             wait = Wait(why, 10 * self._watch.limit_seconds, LONGEST_PAUSE_SECONDS)
         return wait
 
@@ -124,7 +125,13 @@ class WatcherEyes:
             return False
         if changed_ns < self.ages.moment_ns(max(LEASE_AGE_SECONDS, 10 * self._watch.limit_seconds)):
             return True
-        return not listing.open_for_writing(entry.path) and not self._unfinished(entry.path)
+        return not listing.open_for_writing(entry.path) and not self._why_unfinished(entry.path)
+
+    def _why_unfinished(self, path: str) -> str:
+        try:
+            return self._unfinished(path)
+        except (OSError, BiliupdError) as error:  # it may be gone by now: the next look tells
+            return str(error) or repr(error)
 
     def _lags(self, path: str) -> bool:
         root = self.root_of(path)

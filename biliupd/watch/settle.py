@@ -145,7 +145,12 @@ class Settler:
         found: list[Settled] = []
         while len(found) < at_most and (due_at := self.next_at()) is not None and due_at <= now:
             subject = heapq.heappop(self._due)[1]
-            report = self._step(subject, self._subjects[subject], now)
+            state = self._subjects[subject]
+            try:
+                report = self._step(subject, state, now)
+            except Exception:
+                self._schedule(subject, state, now + state.quiet_seconds)  # whatever it was, it is looked at again
+                raise
             if report is not None:
                 found.append(report)
         return found

@@ -1,7 +1,7 @@
 """Watch directories and say which paths have settled.
 
 Runs on the thread `watcher`; watchdog's threads only fill its bounded queue. Touches the watched directories: lists,
-stats, never writes. Does not know what a video is: its callables do.
+stats, never writes (what `Observing.touch` does, nobody sees). Does not know what a video is: its callables do.
 
 Events are hints, the full scan is the truth. It runs at the start, when events were lost, when a root comes back, and
 every `rescan_seconds`, in small steps between which events are taken. A root that vanished or was replaced by an empty
@@ -33,6 +33,7 @@ from biliupd.watch.settle import Settled, Settler, only_init, subject_of
 STEP_SECONDS = 0.02  #: a scan stops after this long to take events
 GATHER_SECONDS = 0.01  #: settled paths of so long go out in one batch
 IDLE_SECONDS = 1.0  #: between two turns when nothing happens
+SOON_SECONDS = 0.25  #: the same while a scan or a batch waits for its time
 CHECK_SECONDS = 2.0  #: between two looks at the roots and at the observers
 
 
@@ -162,10 +163,12 @@ class Watcher:
             self._close_observers(5.0)
 
     def _idle_seconds(self, now: float) -> float:
+        if self._suspended:
+            return IDLE_SECONDS
+        if self._outbox or any(root.wanted and root.online for root in self._roots.values()):
+            return SOON_SECONDS
         due_at = self._settler.next_at()
-        if due_at is None or self._outbox or self._suspended:
-            return 0.25 if self._outbox else IDLE_SECONDS
-        return min(max(due_at - now, GATHER_SECONDS), IDLE_SECONDS)
+        return IDLE_SECONDS if due_at is None else min(max(due_at - now, GATHER_SECONDS), IDLE_SECONDS)
 
     def turn(self, now: float) -> bool:
         """Do what is due at `now`, any clock that never steps back; True: there is more to do at once."""

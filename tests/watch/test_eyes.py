@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from support import wait_until
 
+from biliupd.errors import PermanentError
 from biliupd.watch.eyes import Ages
 
 WALL = 1_700_000_000.5
@@ -82,6 +83,21 @@ def test_a_file_that_is_not_whole_waits_and_is_taken_when_it_is(watching, catalo
     (root / "a.mp4").write_bytes(b"1234567890")
     wait_until(lambda: catalog.has(root / "a.mp4"))
     assert [item.entries[0].size_bytes for item in catalog.settled] == [10]
+
+
+def test_a_file_that_cannot_be_looked_into_waits(watching, catalog, root, monkeypatch):
+    troubles = [OSError(5, "Input/output error"), PermanentError("no boxes")]
+
+    def unfinished(path):
+        if troubles:
+            raise troubles.pop(0)
+        return ""
+
+    monkeypatch.setattr(catalog, "unfinished", unfinished)
+    watching(root)
+    (root / "a.mp4").write_bytes(b"x")
+    wait_until(lambda: catalog.has(root / "a.mp4"))
+    assert troubles == []
 
 
 def test_a_file_that_never_becomes_whole_is_told_as_growing_and_taken_in_the_end(watching, catalog, root):

@@ -187,6 +187,18 @@ def test_what_waits_and_changes_begins_anew(settler, disk):
     assert settler.waits == {}
 
 
+def test_a_look_that_fails_for_whatever_reason_is_repeated(settler, disk, monkeypatch):
+    disk.files["a"] = (entry("a"),)
+    settler.note("a", 100)
+    settler.turn(100)
+    look = disk.look
+    monkeypatch.setattr(disk, "look", lambda subject: {}[subject])
+    with pytest.raises(KeyError):
+        settler.turn(105)
+    monkeypatch.setattr(disk, "look", look)
+    assert [item.path for _, item in run(settler, 105, 120)] == ["a"]
+
+
 def test_what_is_gone_settles_as_gone(settler, disk):
     disk.files["a"] = (entry("a"),)
     settler.note("a", 100)
