@@ -108,6 +108,17 @@ def test_what_is_known_of_a_file_stands_in_its_row(bench, clip):
     assert os.path.getsize(row["thumbnail_path"]) > 500
 
 
+def test_what_an_older_version_did_not_write_down_is_found_out_once(bench, clip):
+    id = bench.ready(clip)
+    bench.catalog.db["videos"].update(id, {"thumbnail_path": None, "state": State.PUBLISHED})
+    assert bench.pipeline.edit_turn()
+    row = bench.video(id)
+    assert (row["video_codec"], row["state"]) == ("h264", "published")
+    assert row["fingerprint"].startswith(f"{clip.stat().st_size}:")
+    assert os.path.getsize(row["thumbnail_path"]) > 500
+    assert not bench.pipeline.edit_turn()
+
+
 def test_a_sidecar_names_the_video_in_the_library_and_its_change_is_read(bench, clip):
     sidecar = clip.with_suffix(".yaml")
     sidecar.write_text("title: 'The feast of {title}'")

@@ -70,7 +70,7 @@ class Bench:
         """The same for a file that needs no editing any more."""
         id = self.add(path, **facts)
         for old, new in ((State.RECORDED, State.EDITING), (State.EDITING, State.READY)):
-            assert move(self.catalog.db, id, old, new, duration=1.0)
+            assert move(self.catalog.db, id, old, new, duration=1.0, thumbnail_path="")
         return id
 
     def pass_time(self, seconds: float) -> None:

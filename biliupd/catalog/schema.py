@@ -217,6 +217,8 @@ drop index videos_spoken_for;
 create index videos_spoken_for on videos(merged_from) where merged_from is not null and source_gone = 0;
 create index videos_described on videos(root) where sidecar != '';
 create index videos_to_describe on videos(id) where sidecar = '?';
+create index videos_incomplete on videos(id)
+    where thumbnail_path is null and removed_at is null and state in ('ready', 'uploaded', 'published');
 create index videos_making on videos(output_path) where output_path is not null;
 create index videos_titles on videos(title, id);
 create index videos_of_streamer on videos(streamer_id, created_at) where streamer_id is not null;

@@ -103,6 +103,25 @@ def changed(db: Database, video: Video, status: os.stat_result, until: str) -> b
     )
 
 
+def incomplete(db: Database) -> Video | None:
+    """A whole file of which an older version wrote no small picture and not all facts down, or None."""
+    return next(
+        iter(
+            db.query(
+                "select * from videos where thumbnail_path is null and removed_at is null"
+                " and state in ('ready', 'uploaded', 'published') order by id desc limit 1"
+            )
+        ),
+        None,
+    )
+
+
+def complete(db: Database, id: int, **facts: Any) -> None:
+    """What is known of it now."""
+    with write(db):
+        rows(db, "videos").update(id, facts)
+
+
 def with_other_sidecar(db: Database) -> list[Video]:
     """Videos whose sidecar came, changed or went."""
     return list(db.query("select * from videos where sidecar = '?' and state not in (?, ?)",

@@ -131,7 +131,8 @@ def _read(path: Path) -> Database:
 @click.command("videos")
 @config_option
 @click.option("--streamer", default="", metavar="NAME", help="Only of this streamer.")
-@click.option("--state", "states", multiple=True, type=click.Choice([state.value for state in State]), help="Only in this state, or these.")
+@click.option("--state", "states", multiple=True, type=click.Choice([state.value for state in State]),
+              help="Only in this state, or these.")  # fmt: skip
 @click.option("--in", "folder", metavar="FOLDER", help="What lies directly in this folder, as a tree.")
 @click.option("--sort", type=click.Choice(library.SORTS), default="created_at", show_default=True)
 @click.option("--reverse", is_flag=True, help="The first or smallest first.")

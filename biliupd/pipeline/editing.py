@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from biliupd.errors import BiliupdError, PermanentError, TemporaryError
 from biliupd.pipeline import orders
 from biliupd.pipeline.desk import Desk
 
+COMPLETE_AGAIN_SECONDS = 600.0
 BUSY = (State.EDITING, State.UPLOADING)
 
 
@@ -28,6 +30,7 @@ class Editing:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
+        self._complete_at = 0.0
 
     def turn(self) -> bool:
         """One recorded video on its way to ready; False when there was nothing to do."""
@@ -41,6 +44,9 @@ class Editing:
             if move(db, video["id"], State.RECORDED, State.EDITING, owner=desk.owner, waits_for=None):
                 desk.step(video, State.EDITING, State.RECORDED, self._edit)
                 return True
+        if time.monotonic() >= self._complete_at and (left := videos.incomplete(db)):
+            self._complete(left)
+            return True
         return False
 
     def _edit(self, video: Video) -> None:
@@ -53,10 +59,7 @@ class Editing:
             path = merged.path
             facts["gaps"] = json.dumps([gap._asdict() for gap in merged.gaps])
         found = media.probe(path, ffmpeg)
-        facts |= {
-            "duration": found.duration_seconds, "width": found.width, "height": found.height,
-            "video_codec": found.video_codec, "audio_codec": found.audio_codec, "bitrate": found.bitrate,
-        }  # fmt: skip
+        facts |= _facts(found)
         title, sidecar = orders.title_and_sidecar(desk.config, video, path)
         facts |= {"title": title, "sidecar": sidecar}
         if self._is_known(video, path, facts):
@@ -80,6 +83,21 @@ class Editing:
             log.warning("no frame could be taken for a cover; the default picture is used")
         cover.make_thumbnail(picture, small, ffmpeg)
         return {"cover_path": str(picture), "thumbnail_path": str(small)}
+
+    def _complete(self, video: Video) -> None:
+        """Find out what an older version did not write down."""
+        ffmpeg, path = Ffmpeg(self._desk.config.edit, self._desk.stop), Path(video["file_path"])
+        facts: dict[str, Any] = {"thumbnail_path": ""}
+        try:
+            found = media.probe(path, ffmpeg)
+            facts |= _facts(found) | {"fingerprint": fingerprint(str(path))}
+            facts |= self._pictures(video, path, video["title"], found.duration_seconds, ffmpeg)
+        except PermanentError as error:
+            logger.bind(video=video["id"]).warning("no small picture: {}", error)
+        except BiliupdError:
+            self._complete_at = time.monotonic() + COMPLETE_AGAIN_SECONDS
+            return
+        videos.complete(self._desk.db, video["id"], **facts)
 
     # copies
 
@@ -173,6 +191,13 @@ class Editing:
             logger.bind(video=video["id"]).warning("the segments stay for now: {}", error)
             return
         videos.source_is_gone(self._desk.db, video["id"])
+
+
+def _facts(found: media.Media) -> dict[str, Any]:
+    return {
+        "duration": found.duration_seconds, "width": found.width, "height": found.height,
+        "video_codec": found.video_codec, "audio_codec": found.audio_codec, "bitrate": found.bitrate,
+    }  # fmt: skip
 
 
 def _free_name(source: Path, root: str) -> Path:
