@@ -106,7 +106,7 @@ class World:
             assert condition() or not self._dead(), "the daemon died"
         except AssertionError as error:
             tail = "\n".join(self.log().splitlines()[-40:])
-            rows = json.dumps([*self.rows("videos"), *self.rows("submissions")], indent=1, ensure_ascii=False)
+            rows = json.dumps([*self.rows("videos"), *self.rows("submissions")], indent=1)
             raise AssertionError(f"{error}\n{tail}\n{rows}") from None
 
     def _dead(self) -> bool:

@@ -218,7 +218,9 @@ def _make_way(db: Database, moved: Sequence[tuple[Row, Found]]) -> None:
 def _rename(db: Database, row: Row, word: str) -> None:
     """Give a row's name up: it keeps one that no file has."""
     base, ending = os.path.splitext(row.file_path)
-    name = {"file_path": stored(f"{base} {word}-{row.id}{ending}")}
+    (root,) = db.execute("select root from videos where id = ?", [row.id]).fetchone()
+    path = f"{base} {word}-{row.id}{ending}"
+    name = {"file_path": stored(path), "path": stored(below(root, path))}
     rows(db, "videos").update(row.id, name, conversions=PATH_COLUMNS)
 
 
