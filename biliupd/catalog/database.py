@@ -138,8 +138,8 @@ class _Cursor(sqlite3.Cursor):
         try:
             return super().execute(sql, parameters)
         except sqlite3.DatabaseError as error:
-            if sql.startswith("RELEASE"):  # sqlite-utils asks for this one's answer itself
-                raise
+            if sql.startswith("RELEASE") and error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+                raise  # sqlite-utils waits for this one itself
             raise self.connection.ours(error) from error
 
     def executemany(self, sql: str, parameters: Iterable[Any], /) -> Self:

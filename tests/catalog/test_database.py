@@ -1,11 +1,15 @@
+import os
+import random
+import signal
 import sqlite3
 import threading
+from pathlib import Path
 
 import pytest
 from sqlite_utils import Database
 
 from biliupd.catalog import records
-from biliupd.catalog.database import Catalog, write
+from biliupd.catalog.database import Catalog, Damaged, ailment, connect, file_system, write
 from biliupd.errors import PermanentError, TemporaryError
 
 DESIGNED = {
@@ -98,3 +102,119 @@ def test_a_failing_block_leaves_no_half_of_it(catalog):
         half()
     assert records.notices(catalog.db) == []
     assert not catalog.db.conn.in_transaction
+
+
+def test_a_full_disk_is_a_temporary_error_that_names_file_and_remedy_and_what_was_there_stays(catalog):
+    records.notice(catalog.db, "before", "x")
+    (pages,) = catalog.db.execute("pragma page_count").fetchone()
+    catalog.db.execute(f"pragma max_page_count = {pages}")
+    with pytest.raises(TemporaryError, match=r"cannot be written: .*catalog\.db: the disk is full") as caught:
+        records.notice(catalog.db, "large", "x" * 100_000)
+    assert caught.value.hint
+    assert not catalog.db.conn.in_transaction
+    catalog.db.execute("pragma max_page_count = 100000")
+    records.notice(catalog.db, "after", "x")
+    assert [notice["key"] for notice in records.notices(catalog.db)] == ["before", "after"]
+    assert ailment(catalog.path, thorough=True) == ""
+
+
+def test_damage_met_by_any_thread_is_known_to_the_catalog_and_no_error_to_try_again(catalog):
+    for n in range(300):
+        records.notice(catalog.db, f"{n}", "x" * 500)
+    catalog.db.execute("pragma wal_checkpoint(truncate)")
+    assert catalog.trouble() == ""
+    size = catalog.path.stat().st_size
+    with catalog.path.open("r+b") as file:
+        file.seek(size // 2)
+        file.write(random.Random(1).randbytes(size // 2))
+    raised = []
+
+    def look():
+        for ask in (records.notices, lambda db: list(db.execute("select * from notices")), lambda db: records.notice(
+            db, "299", "y")):
+            try:
+                ask(catalog.db)
+            except Damaged as error:
+                raised.append(str(error))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    assert len(raised) == 3
+    assert "is damaged" in catalog.trouble()
+
+
+@pytest.mark.parametrize("ending", ["", "-wal", "-shm"])
+def test_a_file_that_was_deleted_or_replaced_is_noticed(catalog, ending):
+    path = Path(f"{catalog.path}{ending}")
+    assert catalog.trouble() == ""
+    content = path.read_bytes()
+    path.rename(f"{path}.away")
+    assert "was deleted or replaced" in catalog.trouble()
+    path.write_bytes(content)
+    assert "was deleted or replaced" in catalog.trouble()
+
+
+def test_a_kill_in_a_transaction_or_a_checkpoint_loses_nothing_that_was_acknowledged(tmp_path):
+    """A child writes and checkpoints as fast as it can and says how far it is; SIGKILL comes at any moment."""
+    path, chance = tmp_path / "catalog.db", random.Random(3)
+    Catalog(path).close()
+    for kill in range(12):
+        read, told = os.pipe()
+        child = os.fork()
+        if child == 0:
+            db = connect(path)
+            for n in range(100_000):
+                with write(db):
+                    db.execute("insert into notices values (?, ?, '')", [f"{kill}:{n}", "x" * 3000])
+                os.write(told, b".")
+                db.execute("pragma wal_checkpoint(truncate)" if n % 3 == 0 else "select 1")
+            os._exit(0)
+        os.close(told)
+        seen = 0
+        for _ in range(chance.randrange(1, 40)):
+            seen += len(os.read(read, 1))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        seen += len(os.read(read, 1_000_000))
+        os.close(read)
+        db = connect(path)
+        (count,) = db.execute("select count(*) from notices where key like ?", [f"{kill}:%"]).fetchone()
+        assert count in (seen, seen + 1)
+        assert db.execute("pragma integrity_check").fetchone() == ("ok",)
+        db.conn.close()
+
+
+MOUNTS = r"""
+22 1 254:0 / / rw,relatime - ext4 /dev/vda rw
+30 22 0:50 / /mnt/nas rw - nfs4 nas:/export rw
+31 30 8:1 / /mnt/nas/disk rw - xfs /dev/sda1 rw
+32 22 0:51 / /mnt/with\040space rw shared:7 - cifs //nas/x rw
+33 22 0:52 / /mnt/home rw - fuse.sshfs me@host: rw
+34 22 8:2 / /mnt/over rw - nfs nas:/x rw
+35 34 8:3 / /mnt/over rw - ext4 /dev/sdb rw
+a line that is none
+""".replace("\\\\", "\\")
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/data", "ext4"), ("/mnt/nas", "nfs4"), ("/mnt/nas/a/b", "nfs4"), ("/mnt/nas2", "ext4"),
+        ("/mnt/nas/disk/a", "xfs"), ("/mnt/with space/a", "cifs"), ("/mnt/home/me", "fuse.sshfs"),
+        ("/mnt/over/a", "ext4"), ("/", "ext4"),
+    ],
+)  # fmt: skip
+def test_the_file_system_under_a_path_is_that_of_its_nearest_mount(path, kind):
+    assert file_system(path, MOUNTS.splitlines()) == kind
+
+
+def test_on_a_network_file_system_the_catalog_does_without_a_log(tmp_path, monkeypatch):
+    monkeypatch.setattr("biliupd.catalog.database.on_network", lambda directory: "nfs4")
+    catalog = Catalog(tmp_path / "catalog.db")
+    records.notice(catalog.db, "a", "x")
+    assert catalog.db.execute("pragma journal_mode").fetchone() == ("delete",)
+    assert sorted(os.listdir(tmp_path)) == ["catalog.db"]
+    assert catalog.trouble() == ""
+    catalog.backup(tmp_path / "copy.db")
+    assert ailment(tmp_path / "copy.db") == ""
