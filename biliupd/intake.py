@@ -64,10 +64,10 @@ class Intake:
         for thing in batch:
             if not thing.entries:
                 self._gone(thing.path)
-            self.sidecars([thing.path])
             entries += thing.entries
             if thing.growing:
                 growing.update(entry.path for entry in thing.entries)
+        self.sidecars(thing.path for thing in batch)
         folders: dict[str, list[Entry]] = {}
         for entry in entries:
             folders.setdefault(entry.path.rpartition("/")[0], []).append(entry)

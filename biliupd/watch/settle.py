@@ -221,4 +221,4 @@ def _form(entries: tuple[Entry, ...]) -> list[tuple[str, int, int, int]]:
 
 def only_init(entries: tuple[Entry, ...]) -> bool:
     """Whether a directory holds no segment but a file that is merely called like an init section."""
-    return bool(entries) and all(os.path.basename(entry.path) == INIT_NAME for entry in entries)
+    return bool(entries) and all(entry.path.endswith("/" + INIT_NAME) for entry in entries)

@@ -362,4 +362,4 @@ def test_it_is_told_whole(told, name):
 
 
 def test_events_told_of_all_of_it(told):
-    assert set(told.rescans) <= {"start", "overflow", "replaced"}
+    assert set(told.rescans) <= {"start", "overflow", "replaced", "unwatched"}, "no timer was needed"
