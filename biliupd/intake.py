@@ -5,6 +5,7 @@ the decision what changed from `catalog.sync`. This is the one door for recordin
 """
 
 import os
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,12 +17,14 @@ from biliupd.catalog import records, sync
 from biliupd.catalog.database import Catalog
 from biliupd.catalog.paths import below
 from biliupd.catalog.sync import VIDEO_ENDINGS, Found
+from biliupd.config import WatchConfig
 from biliupd.edit import loose
 from biliupd.edit import playlist as playlists
 from biliupd.edit.fingerprint import fingerprint
 from biliupd.errors import BiliupdError, PermanentError
 from biliupd.record import broadcast as broadcast_file
 from biliupd.record.broadcast import Broadcast
+from biliupd.watch import listing
 from biliupd.watch.listing import Entry
 from biliupd.watch.settle import Settled
 
@@ -270,6 +273,22 @@ class Survey:
         if doubtful.pop(root, None) is not None:
             records.notice(db, f"emptied:{root}", "")
         return True
+
+
+def fill(intake: Intake, root: Path, watch: WatchConfig) -> list[str]:
+    """A whole root at once, without a watcher: what may still be growing is noted as such, and settles at the next
+    start. What could not be listed. Raises TemporaryError when the catalog cannot be written."""
+    unreadable: list[str] = []
+    survey = intake.survey(root)
+    for folder, entries in listing.scan(
+        os.path.abspath(root), watch.ignore, lambda path, error: unreadable.append(f"{path}: {error.strerror}")
+    ):
+        if survey.look(folder, entries):
+            since_ns = int((time.time() - watch.network_quiet_seconds) * 1e9)
+            young = any(max(entry.mtime_ns, entry.ctime_ns) > since_ns for entry in entries)
+            intake.settled([Settled(folder, tuple(entries), growing=young)])
+    survey.end(not unreadable)
+    return unreadable
 
 
 def is_video(path: str) -> bool:

@@ -230,3 +230,13 @@ def test_pin_and_unpin_name_a_video_a_file_or_a_folder(tmp_path):
     for odd in ("video:77", "elsewhere.mp4", "video:x"):
         result = biliupd(tmp_path, "pin", odd)
         assert (result.exit_code, "is no video of the catalog" in result.stderr) == (1, True)
+
+
+def test_a_catalog_of_a_newer_version_has_an_exit_code_of_its_own(tmp_path):
+    catalog = Catalog(tmp_path / "data" / "catalog.db")
+    catalog.db["_sqlite_migrations"].insert({"migration_set": "biliupd", "name": "of_tomorrow", "applied_at": ""})
+    catalog.close()
+    before = catalog.path.read_bytes()
+    result = biliupd(tmp_path, "run", config="control: {enabled: false}")
+    assert (result.exit_code, "install that version again" in result.stderr) == (4, True)
+    assert catalog.path.read_bytes() == before

@@ -57,8 +57,8 @@ def test_rebuild_waits_for_no_daemon_and_says_what_it_found(tmp_path):
     done = biliupd(tmp_path, "rebuild")
     assert done.exit_code == 0, done.output
     assert "carried over: 0 videos, 0 submissions" in done.output
-    assert f"{tmp_path / 'drop'}: 1 files, 0 broadcasts" in done.output
-    assert f"{tmp_path / 'recordings'}: 0 files, 0 broadcasts, 1 folders that cannot be listed" in done.output
+    assert f"{tmp_path / 'drop'}: 1 videos, 1 of them found now" in done.output
+    assert f"{tmp_path / 'recordings'}: is not there" in done.output
     (kept,) = path.parent.glob("catalog.db.before-*")
     assert kept.read_bytes() == before
     path.write_bytes(b"no database, " * 100)

@@ -46,6 +46,10 @@ _TROUBLE = {
 }  #: what passes when somebody does something about it
 
 
+class Newer(PermanentError):
+    """A newer biliupd wrote this catalog."""
+
+
 class Damaged(PermanentError):
     """The file is no whole database (any more). The next start of the daemon mends it."""
 
@@ -268,13 +272,13 @@ def _known() -> set[str]:
 
 
 def refuse_newer(path: Path) -> None:
-    """Raises PermanentError for a catalog of a newer biliupd, and touches nothing."""
+    """Raises Newer for a catalog of a newer biliupd, and touches nothing."""
     if not os.path.exists(path):
         return
     with closing(connect(path, read_only=True)) as db:
         newer = [applied.name for applied in migrations.applied(db) if applied.name not in _known()]
     if newer:
-        raise PermanentError(
+        raise Newer(
             f"{path} was written by a newer biliupd (it knows {', '.join(newer)})",
             hint="install that version again; the file was not touched",
         )

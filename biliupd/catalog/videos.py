@@ -59,10 +59,12 @@ def due(db: Database, state: State, limit: int = 50) -> list[Video]:
 
 
 def with_sources(db: Database) -> list[Video]:
-    """Merged videos whose segments may still be there."""
+    """Merged videos whose segments may still be there, but for those of which the merge left something out: a person
+    may want to mend that."""
     return list(
         db.query(
-            "select * from videos where merged_from is not null and source_gone = 0 and state not in (?, ?)",
+            "select * from videos where merged_from is not null and source_gone = 0 and gaps = '[]'"
+            " and state not in (?, ?)",
             [State.EDITING, State.MISSING],
         )
     )
@@ -84,8 +86,8 @@ def edited(db: Database, video: Video, path: Path, status: os.stat_result, **fac
             short = below(video["root"], str(path))
             rows(db, "videos").update(
                 video["id"],
-                {"file_path": stored(str(path)), "path": stored(short), "parent_path": stored(parent(short)),
-                 "merged_from": stored(video["file_path"])},
+                {"file_path": stored(str(path)), "root": stored(video["root"]), "path": stored(short),
+                 "parent_path": stored(parent(short)), "merged_from": stored(video["file_path"])},
                 conversions=PATH_COLUMNS,
             )  # fmt: skip
             facts |= {"kind": "file", "source_gone": 0}

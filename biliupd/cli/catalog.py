@@ -6,8 +6,10 @@ from pathlib import Path
 import click
 
 from biliupd.catalog import backup as copies
-from biliupd.catalog.database import copy
-from biliupd.cli.shared import config_option, data_directory, load_config
+from biliupd.catalog import library
+from biliupd.catalog.database import Catalog, copy
+from biliupd.cli.shared import config_option, data_directory, load_config, plain
+from biliupd.intake import Intake, fill
 from biliupd.lock import DataLock, holder
 
 
@@ -30,33 +32,31 @@ def backup(path: Path, target: Path | None) -> None:
 def rebuild(path: Path) -> None:
     """Make the catalog anew, while no daemon runs. What Bilibili has stays known; the old file is kept aside.
 
-    The next start of the daemon finds everything that lies in the watched folders, and asks Bilibili before it uploads
-    any of it.
+    Everything that lies in the watched folders is catalogued, and Bilibili is asked before any of it is uploaded.
     """
     config = load_config(path)
     data = config.recordings.data_directory
+    roots = [config.recordings.directory, *(folder.directory for folder in config.drop_folders)]
     with DataLock(data):
         made = copies.rebuild(data / "catalog.db")
-    click.echo(f"made anew: {data / 'catalog.db'}" + (f"; the old one: {made.aside}" if made.aside else ""))
-    for source in made.sources:
-        click.echo(f"read: {source}")
-    click.echo(f"carried over: {made.videos} videos, {made.submissions} submissions; gaps that cannot be read: "
-               f"{made.unreadable}")  # fmt: skip
-    for root in (config.recordings.directory, *(folder.directory for folder in config.drop_folders)):
-        files, broadcasts, unreadable = _count(root)
-        click.echo(f"{root}: {files} files, {broadcasts} broadcasts" + (
-            f", {unreadable} folders that cannot be listed" if unreadable else ""))  # fmt: skip
-    click.echo("biliupd run catalogues them; what is older than this catalog is looked up at Bilibili before an upload")
-
-
-def _count(root: Path) -> tuple[int, int, int]:
-    """Files, `broadcast.json` among them, and folders that cannot be listed."""
-    files, broadcasts = 0, 0
-    unreadable: list[OSError] = []
-    for _, _, names in os.walk(root, onerror=unreadable.append):
-        files += len(names)
-        broadcasts += "broadcast.json" in names
-    return files, broadcasts, len(unreadable)
+        click.echo(f"made anew: {data / 'catalog.db'}" + (f"; the old one: {made.aside}" if made.aside else ""))
+        for source in made.sources:
+            click.echo(f"read: {source}")
+        click.echo(f"carried over: {made.videos} videos, {made.submissions} submissions; gaps that cannot be read: "
+                   f"{made.unreadable}")  # fmt: skip
+        catalog = Catalog(data / "catalog.db")
+        intake = Intake(catalog, config.recordings.directory, roots)
+        for root in roots:
+            if not root.is_dir():
+                click.echo(f"{plain(str(root))}: is not there; what lies in it is found when it comes back")
+                continue
+            before = library.search(catalog.db, root=os.path.abspath(root)).total
+            for trouble in fill(intake, root, config.watch):
+                click.echo(f"cannot be listed: {plain(trouble)}", err=True)
+            found = library.search(catalog.db, root=os.path.abspath(root)).total
+            click.echo(f"{plain(str(root))}: {found} videos, {found - before} of them found now")
+        catalog.close()
+    click.echo("what is older than this catalog is looked up at Bilibili before an upload")
 
 
 COMMANDS = (backup, rebuild)

@@ -32,9 +32,8 @@ def show(catalog: Path, console: Console) -> None:
 
 
 def _broken(catalog: Path, error: Exception) -> PermanentError:
-    return PermanentError(
-        f"{catalog}: {error}", hint="restore the file from a backup, or move it away: the library is rebuilt"
-    )
+    hint = "start the daemon anew: it takes the newest good copy in backups/; or biliupd rebuild"
+    return PermanentError(f"{catalog}: {error}", hint=hint)
 
 
 def _show(db: Database, console: Console) -> None:

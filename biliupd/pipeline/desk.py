@@ -96,12 +96,15 @@ class Desk:
     def insist(self, write: Callable[[], object]) -> None:
         """Write an outcome down, however long the catalog is busy. When the daemon stops before, the row stays claimed
         by a dead owner, and the next start puts it back."""
+        said = ""
         while True:
             try:
                 write()
                 return
             except TemporaryError as error:
-                logger.warning("an outcome waits to be written down: {}", error)
+                if str(error) != said:
+                    logger.warning("an outcome waits to be written down: {}", error)
+                said = str(error)
                 if self.stop.wait(max(error.retry_after_seconds, IDLE_SECONDS)):
                     return
 

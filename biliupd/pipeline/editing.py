@@ -23,6 +23,7 @@ from biliupd.pipeline.desk import Desk
 
 COMPLETE_AGAIN_SECONDS = 600.0
 BUSY = (State.EDITING, State.UPLOADING)
+LONGEST_NAME_BYTES = 255
 
 
 class Editing:
@@ -35,9 +36,7 @@ class Editing:
     def turn(self) -> bool:
         """One recorded video on its way to ready; False when there was nothing to do."""
         desk, db = self._desk, self._desk.db
-        if not desk.config.edit.keep_segments:
-            for video in videos.with_sources(db):
-                self._remove_source(video)
+        self._remove_sources()
         for video in videos.with_other_sidecar(db):
             self._read_sidecar(video)
         for video in videos.due(db, State.RECORDED):
@@ -67,9 +66,7 @@ class Editing:
         pictures = self._pictures(video, path, title, found.duration_seconds, ffmpeg)
         videos.edited(desk.db, video, path, os.stat(path), **facts, **pictures)
         log.info("ready: {} ({:.1f} s, {}x{})", path.name, found.duration_seconds, found.width, found.height)
-        edited = videos.get(desk.db, video["id"])
-        if edited and edited["merged_from"] and not edited["source_gone"] and not desk.config.edit.keep_segments:
-            self._remove_source(edited)
+        self._remove_sources()
 
     def _pictures(self, video: Video, path: Path, title: str, seconds: float, ffmpeg: Ffmpeg) -> dict[str, str]:
         """Its cover and, for the library, a small one; made anew whenever a video is edited, that is, has changed."""
@@ -109,7 +106,7 @@ class Editing:
         if video["again"] or orders.wants_copies(desk.config, video):
             return False
         for other in others:
-            there = os.path.lexists(other["file_path"])
+            there = os.path.isfile(other["file_path"])
             if there and not same_content(str(path), other["file_path"], desk.stop):
                 continue
             if not there and other["removed_at"] is None:
@@ -180,13 +177,20 @@ class Editing:
         hint = "edit.missing_segments: merge leaves out what is missing"
         raise PermanentError(f"{error}, in vain for {config.segment_wait_seconds:g} s; {hint}") from error
 
+    def _remove_sources(self) -> None:
+        if not self._desk.config.edit.keep_segments:
+            for video in videos.with_sources(self._desk.db):
+                self._remove_source(video)
+
     def _remove_source(self, video: Video) -> None:
-        if not os.path.exists(video["file_path"]):
-            return
+        try:
+            made_ns = os.stat(video["file_path"]).st_mtime_ns
+        except OSError:
+            return  # the segments may be all there is
         try:
             source = Path(video["merged_from"])
             folder = source if source.is_dir() else source.parent
-            merge.remove_source(source, and_directory=str(folder) != video["root"])
+            merge.remove_source(source, until_ns=made_ns, and_directory=str(folder) != video["root"])
         except BiliupdError as error:
             logger.bind(video=video["id"]).warning("the segments stay for now: {}", error)
             return
@@ -206,7 +210,14 @@ def _free_name(source: Path, root: str) -> Path:
     if source.is_dir():
         base = source
     for n in range(1, 1000):
-        path = base.with_name(f"{base.name}{f' ({n})' if n > 1 else ''}.mp4")
+        path = base.with_name(_shortened(base.name, f" ({n}).mp4" if n > 1 else ".mp4"))
         if not os.path.lexists(path):
             return path
     raise PermanentError(f"{base}.mp4 and a thousand names like it are taken")
+
+
+def _shortened(name: str, ending: str) -> str:
+    """A name with an ending, no longer than a file's may be; a folder's may have been as long before."""
+    while len(os.fsencode(name)) > LONGEST_NAME_BYTES - len(ending):
+        name = name[:-1]
+    return name + ending
