@@ -4,6 +4,8 @@ Runs on the pipeline's workers. Writes only the file it is asked for.
 """
 
 import base64
+import os
+import stat
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -22,7 +24,9 @@ FETCH_SECONDS = 15.0
 def upload_cover(member: Member, path: Path) -> str:
     """A JPEG, PNG or WebP file → its address at Bilibili. Raises PermanentError for anything else."""
     try:
-        with open(path, "rb") as file:
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise PermanentError(f"cover {path}: no regular file")  # of a pipe, reading might never end
             picture = file.read(MOST_COVER_BYTES + 1)
     except OSError as error:
         raise PermanentError(f"cover {path}: {error.strerror}") from error

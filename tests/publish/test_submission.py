@@ -1,5 +1,6 @@
 """Submitting once, and finding out what became of it."""
 
+import os
 import socket
 import threading
 import time
@@ -229,7 +230,8 @@ def test_it_is_shown_after_the_review_with_every_part(bilibili, member, parts):
 def test_a_cover_that_is_no_picture_is_refused_before_it_is_sent(bilibili, member, tmp_path):
     (tmp_path / "cover.gif").write_bytes(b"GIF89a")
     (tmp_path / "large.jpg").write_bytes(JPEG + bytes(11 << 20))
-    for name in ("cover.gif", "none.jpg", "large.jpg"):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    for name in ("cover.gif", "none.jpg", "large.jpg", "pipe.jpg"):
         with pytest.raises(PermanentError, match=name):
             upload_cover(member, tmp_path / name)
     assert bilibili.requests == []
