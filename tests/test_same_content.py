@@ -3,12 +3,15 @@
 import json
 import os
 import shutil
+from threading import Event
 
 import pytest
 from support import another
 
 from biliupd.catalog.states import State
 from biliupd.catalog.sync import apply, gone, rows_by_id
+from biliupd.edit.fingerprint import same_content
+from biliupd.errors import TemporaryError
 
 
 def edited(bench, path, **facts):
@@ -37,6 +40,17 @@ def test_the_same_content_a_second_time_is_ignored_and_nothing_is_sent(bench, cl
     bench.pipeline.upload_turn()
     bench.pipeline.submit_turn()
     assert len(bench.bilibili.requests) == before
+
+
+def test_a_pipe_in_the_place_of_a_file_holds_up_nobody(bench, clip):
+    first = published(bench, clip)
+    shutil.copy(clip, bench.drop / "again.mp4")
+    clip.unlink()
+    os.mkfifo(clip)
+    assert edited(bench, bench.drop / "again.mp4") is None
+    assert bench.video(first)["file_path"] == str(bench.drop / "again.mp4")
+    with pytest.raises(TemporaryError, match="no regular file"):
+        same_content(str(bench.drop / "again.mp4"), str(clip), Event())
 
 
 def test_a_copy_is_published_when_a_person_or_the_settings_say_so(make_bench, video):

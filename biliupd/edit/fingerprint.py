@@ -19,7 +19,7 @@ def fingerprint(path: str) -> str:
     """A text that is equal for equal content, and hardly ever for other: size and SHA-256 of 16 samples of 64 KiB, or
     of all of a smaller file. Empty when it is no regular file that can be read."""
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        handle = _at_once(path)
     except OSError:
         return ""
     try:
@@ -42,10 +42,13 @@ def fingerprint(path: str) -> str:
 def same_content(one: str, other: str, stop: threading.Event) -> bool:
     """Whether two files are equal byte by byte, or one file by two names.
 
-    Raises TemporaryError when one of them cannot be read, Stopped when `stop` is set meanwhile.
+    Raises TemporaryError when one of them cannot be read or is no file, Stopped when `stop` is set meanwhile.
     """
     try:
-        with open(one, "rb", buffering=0) as first, open(other, "rb", buffering=0) as second:
+        with (open(one, "rb", buffering=0, opener=_at_once) as first,
+              open(other, "rb", buffering=0, opener=_at_once) as second):  # fmt: skip
+            if not all(stat.S_ISREG(os.fstat(file.fileno()).st_mode) for file in (first, second)):
+                raise TemporaryError("two files cannot be compared: one of them is no regular file any more")
             if os.path.sameopenfile(first.fileno(), second.fileno()):
                 return True
             if os.fstat(first.fileno()).st_size != os.fstat(second.fileno()).st_size:
@@ -58,3 +61,8 @@ def same_content(one: str, other: str, stop: threading.Event) -> bool:
             return True
     except OSError as error:
         raise TemporaryError(f"two files cannot be compared: {error.strerror}") from error
+
+
+def _at_once(path: str, flags: int = os.O_RDONLY | os.O_CLOEXEC) -> int:
+    """Open without waiting: a pipe that took the file's place would wait for its writer, and for ever."""
+    return os.open(path, flags | os.O_NONBLOCK)
