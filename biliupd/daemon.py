@@ -3,6 +3,7 @@
 Runs on the main thread, which also owns the signals: their handlers only put into a queue that `run` reads.
 """
 
+import itertools
 import os
 import queue
 import signal
@@ -35,6 +36,7 @@ from biliupd.watch.watcher import Watcher
 
 STOP_SECONDS = 20.0  #: for all parts together; a recorder is not waited for
 CONFIG_SECONDS = 1.0  #: how often the file is looked at
+WAITS = "waits"  #: key of the notice that is no trouble of biliupd's
 BUSY_MILLISECONDS = 3000  #: for the main thread
 
 
@@ -162,6 +164,7 @@ class Daemon:
             self._next_beat = time.monotonic() + self._beat
             for directory in records.open_broadcasts(self._catalog.db):
                 self._crew.end_forgotten(Path(directory))
+            records.notice(self._catalog.db, WAITS, _waits(self._watcher.status().waits))
 
     def _close(self, code: int) -> None:
         systemd.notify("STOPPING=1")
@@ -219,7 +222,8 @@ class Daemon:
         """What does not work right now, for the health check."""
         dead = [f"{name} is dead" for name, part in self._parts.items() if not part.is_alive()]
         stuck = [self._stuck] if self._stuck else []
-        return dead + stuck + [str(notice["text"]) for notice in records.notices(self._catalog.db)]
+        notices = [notice for notice in records.notices(self._catalog.db) if notice["key"] != WAITS]
+        return dead + stuck + [str(notice["text"]) for notice in notices]
 
     # settings
 
@@ -350,6 +354,14 @@ class Daemon:
         records.task_stopped(self._catalog.db, task.task_id, task.reason, stamp(task.at))
         if task.over:
             self._intake.broadcast_over(task.broadcast_id)
+
+
+def _waits(waits: dict[str, str]) -> str:
+    """What lies in the watched folders and is not taken yet, for `status`: it may be a copy that never ended."""
+    if not waits:
+        return ""
+    some = "; ".join(f"{path!a}: {why}" for path, why in itertools.islice(waits.items(), 3))
+    return f"{len(waits)} files are not taken yet: {some}" + ("; …" if len(waits) > 3 else "")
 
 
 def _roots(config: Config) -> list[Path]:

@@ -315,7 +315,7 @@ def test_bad_input_is_named_and_stops_nothing_else(world):
         text = f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{segment}\n#EXT-X-ENDLIST\n"
         (world.drop / name / "list.m3u8").write_text(text)
     world.settings["publish"]["attempts"] = 2
-    world.start()
+    world.start(WATCHDOG_USEC="2000000")
     make_video(world.drop / "good.mp4")
     world.wait(lambda: published(world, 1), 40, "the good one is published")
     world.wait(lambda: world.states().count("held") == 3, 20, "the bad ones are held")
@@ -323,6 +323,8 @@ def test_bad_input_is_named_and_stops_nothing_else(world):
     assert "/etc/passwd" in why["absolute/list.m3u8"]
     assert "config.yaml" in why["outside/list.m3u8"]
     assert world.rows("videos", "path = 'empty.mp4'") == [], "it may still be filled"
+    (waits,) = world.rows("notices", "key = 'waits'")
+    assert "empty.mp4': it is empty" in waits["text"]
     assert "text.mp4" in why["text.mp4"]
     (lost,) = world.rows("videos", "path = 'lost/list.m3u8'")
     assert lost["state"] == "recorded"
