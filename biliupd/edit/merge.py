@@ -12,6 +12,7 @@ import contextlib
 import errno
 import functools
 import hashlib
+import math
 import os
 import re
 import shutil
@@ -56,10 +57,11 @@ def merge(
     they are an error, as it is when none is left. What a playlist itself marks with EXT-X-GAP is no gap of the merge.
     Repeating it is safe: leftovers of an earlier try are removed, and its finished output is checked and taken.
     `on_progress` is called with the seconds of media written. Raises PermanentError (a bad playlist or segment, or
-    another file of the output's name), TemporaryError (a segment is missing, no space), Stopped.
+    another file of the output's name), TemporaryError (a segment is missing, more came meanwhile, no space), Stopped.
     """
     stem = "." + hashlib.sha256(os.fsencode(output.name)).hexdigest()[:20]  # the name itself may be too long already
     try:
+        before = _form(source)
         wanted = loose.plan(source, ffmpeg, gaps) if source.is_dir() else plan(source, gaps)
         mark = _mark(wanted)
         _remove_leftovers(output.parent, stem)
@@ -78,12 +80,25 @@ def merge(
                 mark = " ".join([mark, *(str(number) for number in refused)])
                 codecs = _Maker(wanted, temp, mark, ffmpeg, on_progress).make()
             seconds, left_out = _verify(temp, wanted, codecs, ffmpeg, gaps)
+        if _form(source) not in (before, None):
+            raise TemporaryError(f"{source.name!a} changed while it was merged: it is merged again")
         size_bytes = _keep(temp, output)
     except OSError as error:
         raise _ours(error, output) from error
     finally:
         _remove_leftovers(output.parent, stem)
     return Merged(output, seconds, size_bytes, left_out)
+
+
+def _form(source: Path) -> object:
+    """What changes when a playlist is written on or another segment comes; None when the source is not there."""
+    try:
+        if source.is_dir():
+            return loose.files(os.listdir(source))
+        status = os.stat(source)
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns, status.st_ino
 
 
 @contextlib.contextmanager
@@ -113,9 +128,11 @@ def _reaching_the_disk(path: Path) -> Iterator[None]:
         raise trouble[0]
 
 
-def remove_source(source: Path, *, and_directory: bool = True) -> None:
+def remove_source(source: Path, *, until_ns: float = math.inf, and_directory: bool = True) -> None:
     """Delete what `merge` was given: the files a playlist lists and the playlist, or the numbered segments of a folder.
 
+    A segment that came after `until_ns`, when the output was written, is not in it, and stays; of a playlist that was
+    written on since, all does.
     Then the directory goes, too, if it is empty; with `and_directory` false it stays, being a watched one. Repeating it
     is safe. Raises PermanentError for a playlist that lists what it must not, TemporaryError when a file cannot be
     deleted.
@@ -124,9 +141,13 @@ def remove_source(source: Path, *, and_directory: bool = True) -> None:
     try:
         if source.is_dir():
             for name in loose.files(os.listdir(source)):
-                _delete(source / name)
+                if os.lstat(source / name).st_ctime_ns <= until_ns:
+                    _delete(source / name)
         elif source.exists():
             directory = source.parent
+            if os.stat(source).st_ctime_ns > until_ns:
+                logger.warning("{!a} was written on after it was merged: it stays", source.name)
+                return
             _remove_listed(source)
         elif source.suffix.lower() in (".m3u8", ".m3u"):  # removed before; else it was a folder, and that is gone
             directory = source.parent

@@ -312,6 +312,41 @@ def test_sources_are_removed_and_nothing_else(show, kind):
     assert listing(playlist.parent) == ["chat.xml"]
 
 
+@pytest.mark.parametrize("kind", ["playlist", "folder"])
+def test_what_comes_while_it_is_merged_is_merged_too_and_what_comes_later_stays(
+    ffmpeg, show, tmp_path, monkeypatch, kind
+):
+    playlist = show()
+    folder, last = playlist.parent, playlist.parent / "014.ts"
+    source = playlist if kind == "playlist" else folder
+    text, media, run = playlist.read_text(), last.read_bytes(), ffmpeg.run
+    playlist.write_text(text.replace("\n014.ts", "\n013.ts"))  # a line that comes again is left out
+    for path in [last, *([playlist, *sorted(folder.glob("*.ts"))[:11]] if kind == "folder" else [])]:
+        path.unlink()
+
+    def more_comes(args, **kwargs):
+        finished = run(args, **kwargs)
+        if not last.exists() and args[-1].endswith(".part"):
+            last.write_bytes(media)
+            if kind == "playlist":
+                playlist.write_text(text)
+        return finished
+
+    monkeypatch.setattr(ffmpeg, "run", more_comes)
+    output = tmp_path / "out.mp4"
+    with pytest.raises(TemporaryError, match="changed while it was merged"):
+        merge(source, output, ffmpeg)
+    assert listing(tmp_path) == ["show"]
+    assert packets(merge(source, output, ffmpeg).path)[0] == 50 * (15 if kind == "playlist" else 4)
+    later = folder / "015.ts"
+    later.write_bytes(media)
+    if kind == "playlist":
+        playlist.write_text(f"{text}#EXTINF:2,\n015.ts\n")
+    remove_source(source, until_ns=output.stat().st_mtime_ns)
+    assert later.exists()
+    assert last.exists() == playlist.exists() == (kind == "playlist")
+
+
 def test_an_emptied_directory_goes_with_its_sources(show, tmp_path):
     playlist = show()
     (playlist.parent / "003.ts").unlink()
