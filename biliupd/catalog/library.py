@@ -11,8 +11,8 @@ from biliupd.catalog.videos import Video
 
 Sort = Literal["created_at", "title", "duration", "file_size", "uploaded_at"]
 _ORDER: dict[Sort, str] = {  # rows are made in the order of time
-    "created_at": "v.id {way}", "title": "v.title {way}, v.id {way}", "duration": "v.duration {way}, v.id {way}",
-    "file_size": "v.file_size {way}, v.id {way}", "uploaded_at": "v.uploaded_at {way}, v.id {way}",
+    "created_at": "id {way}", "title": "title {way}, id {way}", "duration": "duration {way}, id {way}",
+    "file_size": "file_size {way}, id {way}", "uploaded_at": "uploaded_at {way}, id {way}",
 }  # fmt: skip
 SORTS = tuple(_ORDER)
 
@@ -49,26 +49,26 @@ def search(
     if text:
         like = "%" + text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
         where.append(
-            "(v.id in (select id from videos where title like ? escape '\\') or v.streamer_id in"
-            " (select id from streamers where name like ? escape '\\'))"
+            "(title like ? escape '\\' or streamer_id in (select id from streamers where name like ? escape '\\'))"
         )
         values += [like, like]
     if streamer:
-        where.append("v.streamer_id = (select id from streamers where name = ?)")
+        where.append("streamer_id = (select id from streamers where name = ?)")
         values.append(streamer)
     if root:
-        where.append(f"v.root = {PATH}")
+        where.append(f"root = {PATH}")
         values.append(stored(root))
-    where.append(f"v.state {'in' if states else 'not in'} ({','.join('?' * max(len(states), 1))})")
+    where.append(f"state {'in' if states else 'not in'} ({','.join('?' * max(len(states), 1))})")
     values += list(states) or [State.MISSING]
-    condition = " and ".join(where)
-    way = "desc" if descending else "asc"
+    condition, order = " and ".join(where), _ORDER[sort].format(way="desc" if descending else "asc")
+    # the ids come from an index wherever one holds what is asked; only a page of rows is read
     found = db.query(
-        "select v.*, s.name as streamer from videos v left join streamers s on s.id = v.streamer_id"
-        f" where {condition} order by {_ORDER[sort].format(way=way)} limit ? offset ?",
+        "select v.*, s.name as streamer from"
+        f" (select id from videos where {condition} order by {order} limit ? offset ?) page join videos v on v.id = page.id left join streamers s on s.id = v.streamer_id order by"
+        f" {', '.join('v.' + term for term in order.split(', '))}",
         [*values, limit, offset],
     )
-    (total,) = db.execute(f"select count(*) from videos v where {condition}", values).fetchone()
+    (total,) = db.execute(f"select count(*) from videos where {condition}", values).fetchone()
     return Page(list(found), int(total))
 
 

@@ -220,10 +220,10 @@ create index videos_to_describe on videos(id) where sidecar = '?';
 create index videos_incomplete on videos(id)
     where thumbnail_path is null and removed_at is null and state in ('ready', 'uploaded', 'published');
 create index videos_making on videos(output_path) where output_path is not null;
-create index videos_titles on videos(title, id);
+create index videos_titles on videos(title, streamer_id, state);
 create index videos_of_streamer on videos(streamer_id, created_at) where streamer_id is not null;
 drop index videos_tree;
-create index videos_tree on videos(root, parent_path);
+create index videos_tree on videos(root, parent_path, state);
 drop index videos_of_broadcast;
 create index videos_of_broadcast on videos(broadcast_id) where broadcast_id is not null;
 drop index videos_of_submission;
