@@ -64,8 +64,9 @@ def search(
     # the ids come from an index wherever one holds what is asked; only a page of rows is read
     found = db.query(
         "select v.*, s.name as streamer from"
-        f" (select id from videos where {condition} order by {order} limit ? offset ?) page join videos v on v.id = page.id left join streamers s on s.id = v.streamer_id order by"
-        f" {', '.join('v.' + term for term in order.split(', '))}",
+        f" (select id from videos where {condition} order by {order} limit ? offset ?)"
+        " page join videos v on v.id = page.id left join streamers s on s.id = v.streamer_id"
+        f" order by {', '.join('v.' + term for term in order.split(', '))}",
         [*values, limit, offset],
     )
     (total,) = db.execute(f"select count(*) from videos where {condition}", values).fetchone()
