@@ -645,6 +645,23 @@ def test_a_file_that_changed_after_it_was_edited_is_looked_at_again_before_it_is
     assert len(bench.bilibili.archives) == 1
 
 
+def test_a_link_out_of_the_folder_that_takes_a_files_place_is_neither_edited_nor_uploaded(bench, video, tmp_path):
+    secret = another(video, tmp_path / "secret.mp4")
+    early, late = drop(bench, video, "early.mp4"), drop(bench, video, "late.mp4")
+    (bench.drop / "early.mp4").unlink()
+    (bench.drop / "early.mp4").symlink_to(secret)
+    for _ in range(2):
+        bench.pipeline.edit_turn()
+    os.utime(secret, ns=(0, (bench.drop / "late.mp4").stat().st_mtime_ns))
+    (bench.drop / "late.mp4").unlink()
+    (bench.drop / "late.mp4").symlink_to(secret)
+    bench.everything(lambda: bench.state(late) == State.HELD)
+    for id in (early, late):
+        assert bench.state(id) == State.HELD
+        assert "leads out of the watched folder" in bench.video(id)["last_error"]
+    assert bench.asked("init") == 0
+
+
 def test_an_upload_that_was_stopped_goes_on_with_what_is_missing(bench, clip):
     bench.bilibili.chunk_size_bytes = 10_000
     bench.bilibili.slow(40_000)

@@ -52,6 +52,8 @@ class Editing:
         desk, log = self._desk, logger.bind(video=video["id"])
         ffmpeg = Ffmpeg(desk.config.edit, desk.stop)
         path = Path(video["file_path"])
+        if not orders.lies_in(path, Path(video["root"])):  # a scan takes no such link, but it may have come since
+            raise PermanentError(f"{path.name!a} leads out of the watched folder", hint="copy the file itself there")
         facts: dict[str, Any] = {}
         if video["kind"] != "file":
             merged = self._merge(video, ffmpeg)

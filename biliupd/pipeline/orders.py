@@ -174,7 +174,7 @@ def read_sidecar(path: Path, template: Template, root: Path) -> Sidecar:
 
     Whoever may write to a drop folder is not trusted with more: it and its cover have to lie in that folder.
     """
-    if not _lies_in(path, root):
+    if not lies_in(path, root):
         raise ConfigError([f"{path.name}: leads out of the drop folder"])
     try:
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
@@ -191,12 +191,13 @@ def read_sidecar(path: Path, template: Template, root: Path) -> Sidecar:
     found = read(Sidecar, raw, name=path.name, context={"base": path.parent}, under=template.model_dump(),
                  contradictions=contradictions)  # fmt: skip
     own = found.cover not in ("frame", "live", template.cover)
-    if own and not _lies_in(Path(found.cover), root):
+    if own and not lies_in(Path(found.cover), root):
         raise ConfigError([f"{path.name}: cover: must lie in the drop folder"])
     return found
 
 
-def _lies_in(path: Path, root: Path) -> bool:
+def lies_in(path: Path, root: Path) -> bool:
+    """Whether a path is that of something in a directory, wherever symbolic links lead."""
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
 
 

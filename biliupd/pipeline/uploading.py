@@ -88,7 +88,7 @@ class Uploading:
                 done = upos.upload(
                     path, member, lines, stop=desk.stop, throttle=self._accounts.throttle, session=left,
                     on_progress=partial(self._on_progress, book, video["id"]), on_session=book.on_session,
-                    on_line_failed=self._accounts.lines.failed,
+                    on_line_failed=self._accounts.lines.failed, inside=Path(video["root"]),
                 )  # fmt: skip
         finally:
             with self._lock:

@@ -13,10 +13,11 @@ BLOCK_BYTES = 256 * 1024
 class Source:
     """A regular, non-empty file; raises PermanentError for anything else, TemporaryError when it cannot be opened.
 
-    Several threads may read it at the same time.
+    With `inside` it has to lie in that directory, wherever symbolic links lead. Several threads may read it at the same
+    time.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, inside: Path | None = None) -> None:
         self.path = path
         self.name = os.fsencode(path.name).decode("utf-8", "replace")
         shown = os.fsencode(path).decode("utf-8", "replace")
@@ -35,12 +36,22 @@ class Source:
             if stat.S_ISDIR(status.st_mode):
                 kind = "a directory, not a regular file; name the files in it"
             raise PermanentError(f"{shown}: {kind}", hint="there is nothing to upload")
+        if inside is not None and not Path(self._real_path()).is_relative_to(os.path.realpath(inside)):
+            os.close(self._fd)
+            raise PermanentError(f"{shown}: leads out of the watched folder")
 
     def __enter__(self) -> "Source":
         return self
 
     def __exit__(self, *_: object) -> None:
         os.close(self._fd)
+
+    def _real_path(self) -> str:
+        """Of what was opened: a link may have been put into its place, or taken away, a moment ago."""
+        try:
+            return os.readlink(f"/proc/self/fd/{self._fd}")
+        except OSError:
+            return os.path.realpath(self.path)
 
     def check(self) -> None:
         """Raise TemporaryError if the file, or what its path leads to, is no longer what was opened."""

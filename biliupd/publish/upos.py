@@ -47,9 +47,11 @@ def upload(
     path: Path, member: Member, lines: Sequence[Line], *, stop: threading.Event,
     throttle: Throttle | None = None, session: Session | None = None,
     on_progress: Callable[[Progress], object] | None = None, on_session: Callable[[Session], object] | None = None,
-    on_line_failed: Callable[[Line], object] | None = None,
+    on_line_failed: Callable[[Line], object] | None = None, inside: Path | None = None,
 ) -> Uploaded:
     """Upload one file over the first of `lines` that serves, or go on with `session` where it still fits.
+
+    With `inside` the file has to lie in that directory, wherever symbolic links lead.
 
     All callbacks are called in the caller's thread: `on_progress` with a Progress whenever it changed, `on_session`
     at least once, whenever there is something new to remember, and once more before an error is raised. What they raise
@@ -61,7 +63,7 @@ def upload(
     """
     if stop.is_set():
         raise Stopped(f"{path.name}: not begun")
-    job = _Job(path, member, lines, throttle, session)
+    job = _Job(path, member, lines, throttle, session, inside)
     teller = _Teller(job, on_progress, on_session, on_line_failed)
     thread = threading.Thread(target=job.run, name="upload", daemon=True)
     thread.start()
@@ -135,6 +137,7 @@ class _Job:
 
     def __init__(
         self, path: Path, member: Member, lines: Sequence[Line], throttle: Throttle | None, session: Session | None,
+        inside: Path | None,
     ) -> None:
         self.over = threading.Event()
         self.meter: Meter | None = None
@@ -142,7 +145,7 @@ class _Job:
         self.uploaded: Uploaded | None = None
         self.error: BaseException | None = None
         self._path, self._member, self._lines, self._throttle = path, member, lines, throttle
-        self._former = session
+        self._former, self._inside = session, inside
         self._refusals_left = RESTARTS
         self._lock = threading.Lock()
         self._ended = False
@@ -174,7 +177,7 @@ class _Job:
 
     def _run(self) -> Uploaded:
         began = time.monotonic()
-        with Source(self._path) as source:
+        with Source(self._path, self._inside) as source:
             meter = self._measured(source)
             routes = list(self._routes(meter))
             for line in routes:
