@@ -31,6 +31,23 @@ def note(db: Database, id: int, fingerprint: str) -> list[Video]:
         )
 
 
+def stands(db: Database, original: Video) -> bool:
+    """Whether what a file was compared with is still what it was, and no copy or missing since. Of two that are held
+    against each other in the same moment, only one may be left alone."""
+    found = db.execute("select state, fingerprint from videos where id = ?", [original["id"]]).fetchone()
+    if found is None or found[1] != original["fingerprint"]:
+        return False
+    return found[0] == original["state"] or found[0] not in (State.IGNORED, State.MISSING)
+
+
+def free(db: Database, id: int) -> None:
+    """A video is not what it was, or gone before it was uploaded: its copies may be the only ones left."""
+    for (copy,) in db.execute(
+        "select id from videos where same_as = ? and state = ?", [id, State.IGNORED]
+    ).fetchall():
+        move(db, copy, State.IGNORED, State.RECORDED, same_as=None, last_error=None)
+
+
 def ignore(db: Database, id: int, state: State, original: Video) -> bool:
     """A video is a copy of `original` and is left alone."""
     known = f"video:{original['id']}" + (f", {original['bvid']}" if original["bvid"] else "")

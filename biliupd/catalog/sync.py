@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from sqlite_utils import Database
 
+from biliupd.catalog import copies
 from biliupd.catalog.database import now, write
 from biliupd.catalog.paths import PATH, PATH_COLUMNS, below, is_text, parent, readable, stored
 from biliupd.catalog.states import State, move, rows
@@ -249,6 +250,7 @@ def _change(db: Database, row: Row, thing: Found, content: Callable[[str], str])
     else:
         fresh = {"attempts": 0, "retry_at": None, "last_error": None, "waits_for": None, "was": None, "same_as": None}
         rows(db, "videos").update(row.id, {**_content(thing), **fresh, "fingerprint": None})
+        copies.free(db, row.id)
         target = State.RECORDING if thing.growing else State.RECORDED
         if row.state is not target:
             move(db, row.id, row.state, target)
@@ -298,10 +300,7 @@ def _lose(db: Database, row: Row) -> None:
     # back from missing it takes up where it was, but for a file that was still growing
     was = State.RECORDED if row.state is State.RECORDING else row.state
     move(db, row.id, row.state, State.MISSING, was=was)
-    for (copy,) in db.execute(
-        "select id from videos where same_as = ? and state = ?", [row.id, State.IGNORED]
-    ).fetchall():
-        move(db, copy, State.IGNORED, State.RECORDED, same_as=None, last_error=None)  # now it is the only one
+    copies.free(db, row.id)
 
 
 def _place(thing: Found) -> dict[str, Any]:

@@ -101,7 +101,8 @@ def changed(db: Database, video: Video, status: os.stat_result, until: str) -> b
     """The file of a ready video is not what was edited: it is edited anew, not before `until`."""
     facts = {"file_size": status.st_size, "mtime_ns": status.st_mtime_ns, "inode": status.st_ino}
     return move(
-        db, video["id"], State.READY, State.RECORDED, **facts, device=status.st_dev, retry_at=until, attempts=0
+        db, video["id"], State.READY, State.RECORDED, **facts, device=status.st_dev, retry_at=until, attempts=0,
+        fingerprint=None,
     )
 
 

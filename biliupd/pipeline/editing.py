@@ -116,6 +116,8 @@ class Editing:
                     return True
                 continue
             with write(db):
+                if not copies.stands(db, other):
+                    raise TemporaryError("what it is a copy of went on meanwhile", retry_after_seconds=1)
                 videos.edited(db, video, path, os.stat(path), **facts)
                 copies.ignore(db, video["id"], State.READY, other)
             logger.bind(video=video["id"]).info(

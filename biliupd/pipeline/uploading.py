@@ -11,7 +11,7 @@ from pathlib import Path
 
 from loguru import logger
 
-from biliupd.catalog import submissions, videos
+from biliupd.catalog import copies, submissions, videos
 from biliupd.catalog.database import write
 from biliupd.catalog.states import State
 from biliupd.catalog.videos import Video
@@ -72,7 +72,9 @@ class Uploading:
         if (status.st_size, status.st_mtime_ns) == (video["file_size"], video["mtime_ns"]):
             return False
         logger.bind(video=video["id"]).warning("{} changed: it is looked at again first", video["title"])
-        videos.changed(self._desk.db, video, status, moment(self._desk.config.watch.quiet_seconds))
+        with write(self._desk.db):
+            videos.changed(self._desk.db, video, status, moment(self._desk.config.watch.quiet_seconds))
+            copies.free(self._desk.db, video["id"])
         return True
 
     def _upload(self, video: Video, member: Member, order: Order) -> None:

@@ -33,6 +33,24 @@ def test_a_copy_of_a_copy_is_one_of_the_original(two):
     assert [video["id"] for video in copies.note(two, 3, "10:x")] == [1]
 
 
+def test_of_two_copies_that_are_held_against_each_other_only_one_is_left_alone(two):
+    """Both were known before and are looked at again in the same moment, as after a crash with several workers."""
+    (second,), (first,) = copies.note(two, 1, "10:x"), copies.note(two, 2, "10:x")
+    assert copies.stands(two, first)
+    copies.ignore(two, 2, State.EDITING, first)
+    assert not copies.stands(two, second)
+    two["videos"].update(1, {"fingerprint": None})
+    assert not copies.stands(two, first), "it changed meanwhile"
+
+
+def test_copies_of_what_changes_before_it_was_uploaded_are_looked_at_again(two):
+    copies.ignore(two, 2, State.EDITING, videos.get(two, 1))
+    (row,) = sync.rows_by_id(two, [1])
+    sync.apply(two, Changes(changed=[(row, found("a.mp4", size=99))]))
+    copy = videos.get(two, 2)
+    assert (copy["state"], copy["same_as"], copy["last_error"]) == ("recorded", None, None)
+
+
 def test_a_file_that_came_by_way_of_another_disk_keeps_its_row(two):
     two["videos"].update(1, {"state": State.MISSING, "was": State.READY, "title": "the feast"})
     assert copies.take_over(two, videos.get(two, 1), videos.get(two, 2))
