@@ -21,7 +21,7 @@ from loguru import logger
 from biliupd import __version__, log, systemd
 from biliupd import config as configuration
 from biliupd.catalog import records
-from biliupd.catalog.backup import mend
+from biliupd.catalog.backup import heed_copy, mend
 from biliupd.catalog.database import Catalog, Damaged, stamp, write
 from biliupd.config import Config, Streamer
 from biliupd.control.server import Control
@@ -72,6 +72,7 @@ class Daemon:
         catalog = config.recordings.data_directory / "catalog.db"
         mend(catalog, unclean=unclean)
         self._catalog = Catalog(catalog)
+        heed_copy(catalog, self._catalog.db)
         roots = _roots(config)
         self._intake = Intake(self._catalog, config.recordings.directory, roots)
         self._crew = Crew(

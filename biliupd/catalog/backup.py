@@ -17,6 +17,7 @@ from sqlite_utils import Database
 
 from biliupd.catalog.database import (
     BACKUPS,
+    COPY,
     Damaged,
     ailment,
     connect,
@@ -108,8 +109,7 @@ def mend(path: Path, *, unclean: bool) -> None:
             f"{origin}; {_HISTORY}. " if origin else
             "There was no good copy, so the library is made anew from the folders; what is older is looked up at "
             "Bilibili before anything is sent. ")  # fmt: skip
-        with _note(path).open("a", encoding="utf-8", errors="backslashreplace") as note:
-            note.write(text + "\n")
+        _say(path, text)
         if origin:
             put_in_place(part, path)
     except OSError as error:
@@ -118,6 +118,28 @@ def mend(path: Path, *, unclean: bool) -> None:
     finally:
         _remove(part)
     logger.error("{}", text)
+
+
+def heed_copy(path: Path, db: Database) -> None:
+    """After the catalog was opened: is it a copy that somebody put there? It knows nothing of what was sent since.
+
+    Raises TemporaryError when that cannot be written down.
+    """
+    (mark,) = db.execute("pragma user_version").fetchone()
+    if mark != COPY:
+        return
+    text = f"{now():.19}Z: {path} is a copy that somebody put there; {_HISTORY}."
+    try:
+        _say(path, text)
+    except OSError as error:
+        raise TemporaryError(f"{path}: {error.strerror}", hint="make room, or write there") from error
+    doubt(db)
+    logger.warning("{}", text)
+
+
+def _say(path: Path, text: str) -> None:
+    with _note(path).open("a", encoding="utf-8", errors="backslashreplace") as note:
+        note.write(text + "\n")
 
 
 def _illness(path: Path, unclean: bool) -> str:
@@ -209,6 +231,7 @@ def doubt(db: Database) -> None:
     known any more whether it was sent, so that it takes the way of one whose answer was lost.
     """
     with write(db):
+        db.execute("pragma user_version = 0")
         db.execute("update _sqlite_migrations set applied_at = ?", [str(datetime.now(UTC))])
         for id, state, since in db.execute(
             "select id, state, created_at from submissions where state in (?, ?) and bvid is null",

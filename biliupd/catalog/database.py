@@ -25,6 +25,7 @@ from biliupd.errors import BiliupdError, PermanentError, TemporaryError
 
 BUSY_SECONDS = 30.0
 BACKUPS = "backups"  #: beside the catalog
+COPY = 1  #: the user_version of a copy, by which it is known when somebody puts it in the catalog's place
 LONGEST_WAIT = timedelta(hours=27)  #: of all that waits for time alone: a later moment is of a clock that was ahead
 DUE = "(retry_at is null or retry_at <= ? or (retry_at > ? and retry_at < '9'))"  #: with `moments()`; 9999 is never
 
@@ -347,6 +348,7 @@ def _fill(part: Path, source: Path) -> None:
     with closing(connect(source, read_only=True)) as read, closing(sqlite3.connect(part)) as made:
         try:
             read.conn.backup(made)  # in one step: others go on writing to the log, and it need not begin anew
+            made.execute(f"pragma user_version = {COPY}")
             made.execute("pragma journal_mode = delete")  # a file that stands for itself
         except sqlite3.Error as error:
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF

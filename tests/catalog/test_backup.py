@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from biliupd.catalog import backup, records, submissions
-from biliupd.catalog.backup import keep, mend, rebuild, told
+from biliupd.catalog.backup import heed_copy, keep, mend, rebuild, told
 from biliupd.catalog.database import Catalog, ailment, connect, copy
 from biliupd.catalog.schema import migrations
 from biliupd.catalog.states import State, move, rows
@@ -290,6 +290,21 @@ def test_after_a_restore_whatever_would_be_sent_is_looked_up_first(data):
     row = submissions.get(catalog.db, 1)
     assert (row["state"], row["filenames"], row["submit_started_at"]) == ("submitting", '["f1"]', AT)
     assert submissions.get(catalog.db, 3)["state"] == "published"
+
+
+def test_a_copy_that_somebody_puts_in_the_catalogs_place_is_doubted_once(data):
+    path = data / "catalog.db"
+    (kept,) = (data / "backups").iterdir()
+    shutil.copy(kept, path)
+    mend(path, unclean=False)
+    for doubted in (True, False):
+        catalog = Catalog(path)
+        began = catalog.made_at
+        heed_copy(path, catalog.db)
+        assert (catalog.made_at > began) is doubted
+        assert submissions.get(catalog.db, 1)["state"] == "submitting"
+        catalog.close()
+    assert told(path).count("is a copy that somebody put there") == 1
 
 
 def test_no_room_for_the_mended_one_loses_nothing(data, monkeypatch):
