@@ -17,7 +17,10 @@ from biliupd.lock import DataLock, holder
 @config_option
 @click.argument("target", type=click.Path(path_type=Path), required=False)
 def backup(path: Path, target: Path | None) -> None:
-    """Copy the catalog, whole and checked, while the daemon runs or not. An existing file is never overwritten."""
+    """Copy the catalog, whole and checked, while the daemon runs or not.
+
+    An existing file is never overwritten. Without TARGET the copy goes to backups/ in the data directory.
+    """
     data, _ = data_directory(path)
     holder(data)  # says when it is not ours
     catalog = data / "catalog.db"

@@ -143,7 +143,7 @@ def list_videos(
     path: Path, streamer: str, states: tuple[str, ...], folder: str | None, sort: library.Sort, reverse: bool,
     page: int, as_json: bool, text: str,
 ) -> None:  # fmt: skip
-    """List the library: all, or what has TEXT in its title or its streamer's name."""
+    """List the library: all, or what has a text in its title or its streamer's name."""
     with errors_as_json(as_json):
         db = _read(path)
         folders: list[tuple[str, int]] = []
