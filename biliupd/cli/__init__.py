@@ -28,7 +28,7 @@ COMMANDS = {
     "retry": ("library", "Try a held or ignored video, a submission, or an account that keeps quiet again."),
     "preview": ("library", "Show exactly what would be sent to Bilibili. Sends nothing."),
     "backup": ("catalog", "Copy the catalog, whole and checked, while the daemon runs or not."),
-    "rebuild": ("catalog", "Make the catalog anew, while no daemon runs. What Bilibili has stays known; the old file is kept aside."),
+    "rebuild": ("catalog", "Make the catalog anew, while no daemon runs; the old file is kept aside."),
     "pin": ("library", "Keep these files for good, whatever retention: says."),
     "unpin": ("library", "Let retention: decide about these files again."),
     "login": ("accounts", "Log in to Bilibili and keep the login in a file that only you can read."),

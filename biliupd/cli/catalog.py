@@ -33,9 +33,10 @@ def backup(path: Path, target: Path | None) -> None:
 @click.command()
 @config_option
 def rebuild(path: Path) -> None:
-    """Make the catalog anew, while no daemon runs. What Bilibili has stays known; the old file is kept aside.
+    """Make the catalog anew, while no daemon runs; the old file is kept aside.
 
-    Everything that lies in the watched folders is catalogued, and Bilibili is asked before any of it is uploaded.
+    What is known of Bilibili's submissions stays known. Everything that lies in the watched folders is catalogued, and
+    Bilibili is asked before any of it is uploaded.
     """
     config = load_config(path)
     data = config.recordings.data_directory

@@ -157,29 +157,31 @@ class Editing:
         videos.will_be(self._desk.db, video["id"], str(output))
         try:
             merged = merge.merge(source, output, ffmpeg)
-        except (SegmentMissing, SegmentDamaged) as error:
-            merged = self._merge_the_rest(video, source, output, ffmpeg, error)
+        except (SegmentMissing, PermanentError) as error:
+            self._insist_on_all(video, error)
+            merged = merge.merge(source, output, ffmpeg, gaps="merge")
         log = logger.bind(video=video["id"])
         log.info("merged into {} ({:.1f} s)", output.name, merged.duration_seconds)
         for gap in merged.gaps:
             log.warning("left out {}, {:.1f} s at {:.1f} s: {}", gap.segment, gap.seconds, gap.at_seconds, gap.cause)
         return merged
 
-    def _merge_the_rest(
-        self, video: Video, source: Path, output: Path, ffmpeg: Ffmpeg, error: BiliupdError
-    ) -> merge.Merged:
-        """A segment is missing: it is waited for, then what the settings say."""
+    def _insist_on_all(self, video: Video, error: BiliupdError) -> None:
+        """A segment is missing or of no use. Raises unless the rest is to be merged without it.
+
+        What is missing is waited for. A broadcast of our own is merged then, for nobody sits there to say so, and its
+        segments stay; for what was dropped the settings say.
+        """
         config = self._desk.config.edit
-        first = datetime.fromisoformat(video["created_at"])
+        wait = timedelta(seconds=config.segment_wait_seconds)
         missing = isinstance(error, SegmentMissing)
-        if missing and datetime.now(UTC) - first < timedelta(seconds=config.segment_wait_seconds):
+        if missing and datetime.now(UTC) - datetime.fromisoformat(video["created_at"]) < wait:
             raise error
-        if config.missing_segments == "merge":
-            return merge.merge(source, output, ffmpeg, gaps="merge")
-        if not missing:
-            raise error
-        hint = "edit.missing_segments: merge leaves out what is missing"
-        raise PermanentError(f"{error}, in vain for {config.segment_wait_seconds:g} s; {hint}") from error
+        if config.missing_segments == "hold" and not video["broadcast_id"]:
+            if not isinstance(error, SegmentMissing | SegmentDamaged):
+                raise error
+            vain = f", in vain for {config.segment_wait_seconds:g} s" if missing else ""
+            raise PermanentError(f"{error}{vain}; edit.missing_segments: merge leaves it out") from error
 
     def _remove_sources(self) -> None:
         if not self._desk.config.edit.keep_segments:
