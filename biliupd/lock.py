@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from types import TracebackType
 
-from biliupd.errors import PermanentError
+from biliupd.errors import PermanentError, TemporaryError
 
 
 class AlreadyRunning(PermanentError):
@@ -33,7 +33,10 @@ def unusable(data_directory: Path, error: OSError) -> PermanentError:
 
 
 class DataLock:
-    """A context manager; entering raises AlreadyRunning. Serves as python-daemon's pid file, too."""
+    """A context manager; entering raises AlreadyRunning, and TemporaryError for a full disk.
+
+    Serves as python-daemon's pid file, too.
+    """
 
     def __init__(self, data_directory: Path) -> None:
         self.path = data_directory / "biliupd.pid"
@@ -52,8 +55,13 @@ class DataLock:
             os.close(fd)
             raise AlreadyRunning(self.path, _pid_in(self.path)) from error
         self.unclean = bool(os.pread(fd, 1, 0))
-        os.ftruncate(fd, 0)
-        os.write(fd, f"{os.getpid()}\n".encode())
+        mine = f"{os.getpid()}\n".encode()
+        try:
+            os.pwrite(fd, mine, 0)  # over what stands there: when that fails, it still says that the last one died
+            os.ftruncate(fd, len(mine))
+        except OSError as error:
+            os.close(fd)
+            raise TemporaryError(f"{self.path} cannot be written: {error.strerror}", hint="make room there") from error
         self._fd = fd
         return self
 

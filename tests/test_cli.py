@@ -147,6 +147,14 @@ def test_a_second_daemon_says_who_runs(tmp_path):
     assert f"process {os.getpid()} runs on {tmp_path}/data already" in result.stderr
 
 
+def test_a_full_disk_is_said_and_is_no_bug(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "biliupd.pid").symlink_to("/dev/full")
+    result = biliupd(tmp_path, "run", config="")
+    assert result.exit_code == 75
+    assert f"{tmp_path}/data/biliupd.pid cannot be written: No space left on device" in result.stderr
+
+
 DROP = "drop_folders: [{directory: drop}]\naccounts: {main: {cookies: c.json}}\n"
 
 
