@@ -80,11 +80,31 @@ class _FromLibraries(logging.Handler):
         logger.opt(exception=record.exc_info).log(known, "{}: {}", record.name, record.getMessage())
 
 
+class _LogFile(RotatingFileHandler):
+    """A file that cannot be written is said once on stderr, and tried on: a full disk must not fill the journal."""
+
+    _refused = ""
+    _failed = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._failed = False
+        super().emit(record)
+        if not self._failed:
+            self._refused = ""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        self._failed = True
+        why = getattr(sys.exception(), "strerror", None) or str(sys.exception())
+        if why != self._refused and sys.stderr is not None:
+            sys.stderr.write(f"{self.baseFilename} cannot be written: {why}\n")
+        self._refused = why
+
+
 def _file(config: LogConfig) -> RotatingFileHandler:
     assert config.file is not None
     try:
         config.file.parent.mkdir(parents=True, exist_ok=True)
-        return RotatingFileHandler(
+        return _LogFile(
             config.file, maxBytes=int(config.rotate_size), backupCount=config.keep_files, encoding="utf-8"
         )
     except OSError as error:

@@ -66,6 +66,18 @@ def test_a_log_directory_that_was_removed_comes_back(file):
     assert "after" in file.read_text()
 
 
+def test_a_full_disk_is_said_once_on_stderr_and_not_with_every_line(file, capsys):
+    file.unlink(missing_ok=True)
+    file.symlink_to("/dev/full")
+    log.set_up(LogConfig(file=file))
+    for n in range(3):
+        logger.info("line {}", n)
+    said = capsys.readouterr().err
+    assert said.count("cannot be written: No space left on device") == 1
+    assert said.count("line ") == 3
+    assert "Traceback" not in said
+
+
 def test_names_with_braces_and_line_breaks_do_not_break_a_line(file):
     logger.bind(streamer="{x}").info("{} is gone", "a{b}\nERROR c\udcff")
     assert "[streamer={x}] a{b}\\nERROR c\\udcff is gone\n" in file.read_text()
