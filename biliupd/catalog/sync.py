@@ -193,6 +193,7 @@ def _move(db: Database, row: Row, thing: Found) -> None:
     if row.state not in _DONE and thing.broadcast_id is None and _is_named_after(db, row):
         facts["title"] = readable(thing.title)
     rows(db, "videos").update(row.id, facts, conversions=PATH_COLUMNS)
+    db.execute("update videos set sidecar = '?' where id = ? and sidecar != ''", [row.id])  # it may have stayed behind
     _found_again(db, row)
     if row.state is State.RECORDING and not thing.growing:
         move(db, row.id, State.RECORDING, State.RECORDED)
@@ -244,6 +245,9 @@ def _change(db: Database, row: Row, thing: Found, content: Callable[[str], str])
         _found_again(db, row)
     elif row.state in _DONE:
         _change_of_uploaded(db, row, thing, content)
+    elif row.state is State.HELD and _is_version(db, row):  # and so it stays, whatever version it is by now
+        if not thing.growing:
+            rows(db, "videos").update(row.id, _content(thing))
     elif row.inode != thing.inode and thing.kind == "file" and row.state is not State.RECORDING:
         _give_way(db, row, "former")
         _insert(db, [thing])
@@ -277,6 +281,11 @@ def _change_of_uploaded(db: Database, row: Row, thing: Found, content: Callable[
         f" biliupd retry video:{id} publishes the new version, too"
     )
     move(db, id, State.RECORDED, State.HELD, last_error=why, version_of=row.id)
+
+
+def _is_version(db: Database, row: Row) -> bool:
+    (original,) = db.execute("select version_of from videos where id = ?", [row.id]).fetchone()
+    return original is not None
 
 
 def _give_way(db: Database, row: Row, word: str) -> None:

@@ -87,6 +87,13 @@ def test_a_renamed_file_keeps_its_row_and_its_bvid(catalog):
     )  # fmt: skip
 
 
+def test_a_renamed_file_leaves_its_sidecar_behind(catalog):
+    full(catalog, found("a.mp4"))
+    catalog.db["videos"].update(1, {"sidecar": "1:2:3"})
+    full(catalog, found("b.mp4"))
+    assert videos.get(catalog.db, 1)["sidecar"] == "?"
+
+
 def test_a_file_that_goes_and_returns_takes_up_where_it_was(catalog):
     full(catalog, found("a.mp4"))
     move(catalog.db, 1, State.RECORDED, State.EDITING)
@@ -140,6 +147,10 @@ def test_what_changed_after_it_was_published_is_a_new_version_for_a_person_to_de
     assert (new["state"], new["version_of"], new["file_path"]) == ("held", 1, "/r/a.mp4")
     assert "changed after it was uploaded as BV1; biliupd retry video:2" in new["last_error"]
     assert not full(catalog, found("a.mp4", size=size, mtime=6))
+    for again in (found("a.mp4", size=size, mtime=7), found("a.mp4", size=30, mtime=8, inode=9)):
+        full(catalog, again, content=lambda path: "30:z")
+        assert (videos.get(catalog.db, 2)["state"], videos.get(catalog.db, 2)["mtime_ns"]) == ("held", again.mtime_ns)
+    assert catalog.db["videos"].count == 2
 
 
 def test_what_was_only_touched_after_it_was_published_is_no_new_version(catalog):
