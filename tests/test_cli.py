@@ -171,6 +171,11 @@ def test_a_preview_shows_what_would_be_sent_and_sends_nothing(tmp_path):
     assert not (tmp_path / "data").exists()
     (one,) = json.loads(biliupd(tmp_path, "preview", "--json", str(tmp_path / "drop" / "my show.mp4")).stdout)
     assert (one["account"], one["body"]["title"]) == ("main", "我的节目")
+    Catalog(tmp_path / "data" / "catalog.db")
+    odd = tmp_path / "drop" / os.fsdecode(b"\xff.mp4")
+    odd.write_bytes(b"x")
+    for words in ([], ["--json"]):
+        assert biliupd(tmp_path, "preview", *words, str(odd)).exit_code == 0
     result = biliupd(tmp_path, "preview", "nowhere.mp4")
     assert (result.exit_code, "'nowhere.mp4' is no file" in result.stderr) == (1, True)
 

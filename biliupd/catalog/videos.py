@@ -24,7 +24,7 @@ _WITH_UPLOAD = "select v.*, u.filename, u.cid from videos v left join uploads u 
 
 def of_broadcast(db: Database, id: str) -> list[Video]:
     """The videos of a broadcast, in no order, with what their upload left."""
-    return list(db.query(f"{_WITH_UPLOAD} where v.broadcast_id = ?", [id]))
+    return list(db.query(f"{_WITH_UPLOAD} where v.broadcast_id = {PATH}", [stored(id)]))  # it may be a path as well
 
 
 def of_broadcast_at(db: Database, directory: str) -> list[Video]:

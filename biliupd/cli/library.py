@@ -98,7 +98,7 @@ def _pin(path: Path, what: tuple[str, ...], pinned: bool) -> None:
             ids = [int(video["id"]) for video in videos.at_or_below(catalog.db, os.path.abspath(name))]
         if not ids or not all([videos.pin(catalog.db, id, pinned) for id in ids]):
             raise PermanentError(f"{name!r} is no video of the catalog", hint="name video:ID, a file or a folder")
-        click.echo(f"{name}: {len(ids)} {'pinned' if pinned else 'no longer pinned'}")
+        click.echo(f"{plain(name)}: {len(ids)} {'pinned' if pinned else 'no longer pinned'}")
 
 
 @click.command()
