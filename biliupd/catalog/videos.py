@@ -299,7 +299,11 @@ def counts(db: Database) -> dict[str, int]:
     return dict(db.execute("select state, count(*) from videos group by state order by state").fetchall())
 
 
-def in_states(db: Database, states: Sequence[State]) -> list[Video]:
-    """All rows in these states, newest last."""
+def in_states(db: Database, states: Sequence[State], *, with_a_reason: bool = False, most: int = 50) -> list[Video]:
+    """The latest in these states, the newest last; with a reason: those that wait for something, or failed once."""
     marks = ",".join("?" * len(states))
-    return list(db.query(f"select * from videos where state in ({marks}) order by since", list(states)))
+    why = " and (waits_for is not null or last_error is not null)" if with_a_reason else ""
+    found = db.query(
+        f"select * from videos where state in ({marks}){why} order by since desc, id desc limit ?", [*states, most]
+    )
+    return list(found)[::-1]

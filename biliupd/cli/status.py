@@ -59,10 +59,10 @@ def _show(db: Database, console: Console) -> None:
             for v in busy
         ),
     )  # fmt: skip
-    waiting = [v for v in videos.in_states(db, [State.RECORDED, State.READY]) if v["waits_for"] or v["last_error"]]
+    waiting = videos.in_states(db, [State.RECORDED, State.READY], with_a_reason=True, most=20)
     table(
         console, "Waiting", ("id", "video", "state", "for"),
-        ((f"video:{v['id']}", v["title"], v["state"], v["waits_for"] or v["last_error"]) for v in waiting[-20:]),
+        ((f"video:{v['id']}", v["title"], v["state"], v["waits_for"] or v["last_error"]) for v in waiting),
     )  # fmt: skip
     table(
         console, "Submissions", ("id", "title", "state", "bvid", "review", "waits for"),
@@ -72,7 +72,7 @@ def _show(db: Database, console: Console) -> None:
             for s in submissions.everything(db)[-20:]
         ),
     )  # fmt: skip
-    held = [("video", v["id"], v["title"], v["last_error"]) for v in videos.in_states(db, [State.HELD])]
+    held = [("video", v["id"], v["title"], v["last_error"]) for v in videos.in_states(db, [State.HELD], most=LONGEST)]
     held += [
         ("submission", s["id"], s["title"], s["last_error"])
         for s in submissions.everything(db)
@@ -80,10 +80,11 @@ def _show(db: Database, console: Console) -> None:
     ]
     table(
         console, "Held for you (biliupd retry ID)", ("id", "what", "why"),
-        ((f"{kind}:{id}", title, why or "") for kind, id, title, why in held[-LONGEST:]),
+        ((f"{kind}:{id}", title, why or "") for kind, id, title, why in held),
     )  # fmt: skip
-    if len(held) > LONGEST:
-        console.print(f"and {len(held) - LONGEST} more: biliupd videos --state held")
+    more = counts.get(State.HELD, 0) - LONGEST
+    if more > 0:
+        console.print(f"and {more} more: biliupd videos --state held")
     table(
         console, "Accounts", ("account", "Bilibili", "state", "login until", "checked"),
         (
