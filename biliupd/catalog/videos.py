@@ -304,6 +304,6 @@ def in_states(db: Database, states: Sequence[State], *, with_a_reason: bool = Fa
     marks = ",".join("?" * len(states))
     why = " and (waits_for is not null or last_error is not null)" if with_a_reason else ""
     found = db.query(
-        f"select * from videos where state in ({marks}){why} order by since desc, id desc limit ?", [*states, most]
+        f"select * from videos where state in ({marks}){why} order by since desc, id desc limit ?", (*states, most)
     )
     return list(found)[::-1]
