@@ -36,7 +36,8 @@ from biliupd.watch.watcher import Watcher
 
 STOP_SECONDS = 20.0  #: for all parts together; a recorder is not waited for
 CONFIG_SECONDS = 1.0  #: how often the file is looked at
-WAITS = "waits"  #: key of the notice that is no trouble of biliupd's
+WAITS = "waits"
+NO_TROUBLE = (WAITS, "network")  #: keys of notices that say how things are, while all is well
 BUSY_MILLISECONDS = 3000  #: for the main thread
 
 
@@ -223,7 +224,7 @@ class Daemon:
         """What does not work right now, for the health check."""
         dead = [f"{name} is dead" for name, part in self._parts.items() if not part.is_alive()]
         stuck = [self._stuck] if self._stuck else []
-        notices = [notice for notice in records.notices(self._catalog.db) if notice["key"] != WAITS]
+        notices = [notice for notice in records.notices(self._catalog.db) if notice["key"] not in NO_TROUBLE]
         return dead + stuck + [str(notice["text"]) for notice in notices]
 
     # settings

@@ -303,6 +303,9 @@ def in_states(db: Database, states: Sequence[State], *, with_a_reason: bool = Fa
     """The latest in these states, the newest last; with a reason: those that wait for something, or failed once."""
     marks = ",".join("?" * len(states))
     why = " and (waits_for is not null or last_error is not null)" if with_a_reason else ""
-    values: list[str | int] = [*states, most]
-    found = db.query(f"select * from videos where state in ({marks}){why} order by since desc, id desc limit ?", values)
-    return list(found)[::-1]
+    found: list[Video] = list(
+        db.query(
+            f"select * from videos where state in ({marks}){why} order by since desc, id desc limit ?", [*states, most]
+        )
+    )
+    return found[::-1]
