@@ -10,7 +10,7 @@ from support import another
 
 from biliupd.catalog.states import State
 from biliupd.catalog.sync import apply, gone, rows_by_id
-from biliupd.edit.fingerprint import same_content
+from biliupd.edit.fingerprint import fingerprint, same_content
 from biliupd.errors import TemporaryError
 
 
@@ -84,6 +84,20 @@ def test_files_of_the_same_fingerprint_and_other_content_are_both_published(benc
     one, two = edited(bench, first), edited(bench, other)
     assert one["fingerprint"] == two["fingerprint"]
     assert (one["state"], two["state"]) == ("ready", "ready")
+
+
+def test_a_copy_of_what_a_merge_has_just_made_is_known_before_the_merge_is_written_down(bench, clip):
+    """Two workers: one makes the pictures of its merge while the other looks at the same content."""
+    first = bench.add(bench.drop / "clip.mp4")
+    playlist = bench.drop / "list.m3u8"
+    playlist.write_text("#EXTM3U\n")
+    mark = fingerprint(str(clip))
+    bench.catalog.db["videos"].update(first, {
+        "file_path": str(playlist), "kind": "playlist", "output_path": str(clip), "fingerprint": mark,
+        "state": State.EDITING})  # fmt: skip
+    shutil.copy(clip, bench.drop / "copy.mp4")
+    copy = edited(bench, bench.drop / "copy.mp4")
+    assert (copy["state"], copy["same_as"]) == ("ignored", first)
 
 
 def test_a_file_moved_by_way_of_another_disk_keeps_its_row(bench, clip):

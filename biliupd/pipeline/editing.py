@@ -108,8 +108,9 @@ class Editing:
         if video["again"] or orders.wants_copies(desk.config, video):
             return False
         for other in others:
-            there = os.path.isfile(other["file_path"])
-            if there and not same_content(str(path), other["file_path"], desk.stop):
+            whole = other["output_path"] or other["file_path"]  # of a merge that goes on, what it has made
+            there = os.path.isfile(whole)
+            if there and not same_content(str(path), whole, desk.stop):
                 continue
             if not there and other["removed_at"] is None:
                 if self._takes_over(video, path, other, mark):
@@ -128,7 +129,7 @@ class Editing:
 
     def _takes_over(self, video: Video, path: Path, other: Video, mark: str) -> bool:
         """The file of `other` is not where it was, and here lies the same: it was moved from another disk."""
-        if video["kind"] != "file" or video["broadcast_id"] not in (None, other["broadcast_id"]):
+        if {video["kind"], other["kind"]} != {"file"} or video["broadcast_id"] not in (None, other["broadcast_id"]):
             return False
         if other["state"] in BUSY:
             raise TemporaryError("its first copy is being worked on, and is gone", retry_after_seconds=5)
