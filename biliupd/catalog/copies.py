@@ -31,6 +31,15 @@ def note(db: Database, id: int, fingerprint: str) -> list[Video]:
         )
 
 
+def look_around(db: Database, id: int) -> None:
+    """A video lies elsewhere now: its sidecar may have stayed behind, and what it waited for may not matter here."""
+    db.execute(
+        "update videos set sidecar = case when sidecar = '' then '' else '?' end,"
+        " retry_at = case when waits_for is null then retry_at end, waits_for = null where id = ?",
+        [id],
+    )
+
+
 def stands(db: Database, original: Video) -> bool:
     """Whether what a file was compared with is still what it was, and no copy or missing since. Of two that are held
     against each other in the same moment, only one may be left alone."""
@@ -68,6 +77,7 @@ def take_over(db: Database, old: Video, new: Video) -> bool:
         rows(db, "videos").delete(new["id"])
         facts = {**place, **{name: new[name] for name in _CONTENT}, "removed_at": None, "sidecar": "?"}
         rows(db, "videos").update(old["id"], facts, conversions=PATH_COLUMNS)
+        look_around(db, old["id"])
         if old["state"] == State.MISSING:
             move(db, old["id"], State.MISSING, State(old["was"] or State.RECORDED), was=None, last_error=None)
     return True

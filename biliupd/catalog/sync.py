@@ -193,7 +193,7 @@ def _move(db: Database, row: Row, thing: Found) -> None:
     if row.state not in _DONE and thing.broadcast_id is None and _is_named_after(db, row):
         facts["title"] = readable(thing.title)
     rows(db, "videos").update(row.id, facts, conversions=PATH_COLUMNS)
-    db.execute("update videos set sidecar = '?' where id = ? and sidecar != ''", [row.id])  # it may have stayed behind
+    copies.look_around(db, row.id)
     _found_again(db, row)
     if row.state is State.RECORDING and not thing.growing:
         move(db, row.id, State.RECORDING, State.RECORDED)

@@ -87,11 +87,13 @@ def test_a_renamed_file_keeps_its_row_and_its_bvid(catalog):
     )  # fmt: skip
 
 
-def test_a_renamed_file_leaves_its_sidecar_behind(catalog):
+def test_a_renamed_file_leaves_its_sidecar_behind_and_what_it_waited_for(catalog):
     full(catalog, found("a.mp4"))
-    catalog.db["videos"].update(1, {"sidecar": "1:2:3"})
+    waits = {"waits_for": "not published: upload is off for this drop folder", "retry_at": "9999"}
+    catalog.db["videos"].update(1, {"sidecar": "1:2:3", **waits})
     full(catalog, found("b.mp4"))
-    assert videos.get(catalog.db, 1)["sidecar"] == "?"
+    row = videos.get(catalog.db, 1)
+    assert (row["sidecar"], row["waits_for"], row["retry_at"]) == ("?", None, None)
 
 
 def test_a_file_that_goes_and_returns_takes_up_where_it_was(catalog):
