@@ -57,6 +57,15 @@ def free(db: Database, id: int) -> None:
         move(db, copy, State.IGNORED, State.RECORDED, same_as=None, last_error=None)
 
 
+def come_back(db: Database, id: int, was: State | None) -> None:
+    """A missing file is there again: its video goes on where it was. What it was a copy of may be gone by now."""
+    (copy,) = db.execute("select same_as is not null from videos where id = ?", [id]).fetchone()
+    if was is None or (was is State.IGNORED and copy):
+        was = State.RECORDED
+    reason = {} if was in (State.HELD, State.IGNORED) else {"last_error": None, "same_as": None}
+    move(db, id, State.MISSING, was, was=None, **reason)
+
+
 def ignore(db: Database, id: int, state: State, original: Video) -> bool:
     """A video is a copy of `original` and is left alone."""
     known = f"video:{original['id']}" + (f", {original['bvid']}" if original["bvid"] else "")
@@ -79,5 +88,5 @@ def take_over(db: Database, old: Video, new: Video) -> bool:
         rows(db, "videos").update(old["id"], facts, conversions=PATH_COLUMNS)
         look_around(db, old["id"])
         if old["state"] == State.MISSING:
-            move(db, old["id"], State.MISSING, State(old["was"] or State.RECORDED), was=None, last_error=None)
+            come_back(db, old["id"], State(old["was"]) if old["was"] else None)
     return True

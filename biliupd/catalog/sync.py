@@ -296,7 +296,7 @@ def _give_way(db: Database, row: Row, word: str) -> None:
 
 def _found_again(db: Database, row: Row) -> None:
     if row.state is State.MISSING:
-        move(db, row.id, State.MISSING, row.was or State.RECORDED, was=None, last_error=None)
+        copies.come_back(db, row.id, row.was)
     elif row.removed:
         rows(db, "videos").update(row.id, {"removed_at": None})
 

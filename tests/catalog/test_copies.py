@@ -51,6 +51,22 @@ def test_copies_of_what_changes_before_it_was_uploaded_are_looked_at_again(two):
     assert (copy["state"], copy["same_as"], copy["last_error"]) == ("recorded", None, None)
 
 
+def test_a_copy_that_returns_after_its_original_went_is_looked_at_again(two):
+    copies.ignore(two, 2, State.EDITING, videos.get(two, 1))
+    for id in (2, 1):
+        sync.apply(two, sync.gone(sync.rows_by_id(two, [id])))
+    sync.apply(two, sync.compare([found("b.mp4", inode=2)], sync.rows_by_id(two, [2]), lies_there=lambda row: False))
+    copy = videos.get(two, 2)
+    assert (copy["state"], copy["same_as"], copy["last_error"]) == ("recorded", None, None)
+
+
+def test_what_is_held_says_why_after_it_was_away_too(two):
+    two["videos"].update(1, {"state": State.HELD, "last_error": "it is no video"})
+    sync.apply(two, sync.gone(sync.rows_by_id(two, [1])))
+    sync.apply(two, sync.compare([found("a.mp4")], sync.rows_by_id(two, [1]), lies_there=lambda row: False))
+    assert (videos.get(two, 1)["state"], videos.get(two, 1)["last_error"]) == ("held", "it is no video")
+
+
 def test_a_file_that_came_by_way_of_another_disk_keeps_its_row(two):
     two["videos"].update(1, {"state": State.MISSING, "was": State.READY, "title": "the feast"})
     assert copies.take_over(two, videos.get(two, 1), videos.get(two, 2))
