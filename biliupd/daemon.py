@@ -108,6 +108,8 @@ class Daemon:
         logger.info("biliupd {} starts (pid {}), recordings in {}", __version__, os.getpid(),
                     self._config.recordings.directory)  # fmt: skip
         self._keep_rows()
+        for start in ("space:", "root:", "emptied:"):  # told anew where it still holds
+            records.take_back(self._catalog.db, start)
         try:
             for part in reversed(self._parts.values()):
                 part.start()
@@ -305,7 +307,6 @@ class Daemon:
 
     def _keep_tasks(self) -> None:
         """Runs of recorders that ended while nobody looked, and those of which the last daemon had no time to say."""
-        records.take_back(self._catalog.db, "space:")  # told anew where it still holds
         running = self._crew.running()
         records.end_tasks_but(self._catalog.db, [task.task_id for task in running])
         for task in running:

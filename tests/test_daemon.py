@@ -380,6 +380,12 @@ def test_a_missing_drop_folder_is_said_and_found_when_it_comes(world):
     world.wait(lambda: world.rows("notices") == [], 20, "it is back")
     make_video(world.directory / "later" / "b.mp4")
     world.wait(lambda: published(world, 2), 40, "a file in it is published")
+    (world.directory / "later").rename(world.directory / "away")
+    world.wait(lambda: world.rows("notices", "key like 'root:%'"), 10, "it is missed again")
+    world.kill()
+    (world.directory / "away").rename(world.directory / "later")
+    world.start()
+    assert world.rows("notices") == [], "what the last daemon said of it"
 
 
 def test_deleting_the_catalog_rebuilds_the_library_and_publishes_nothing_twice(world):

@@ -200,6 +200,7 @@ class Watcher:
             self._roots[path] = old.pop(path) if path in old else Root(path, self._sink, self._lose)
         for root in old.values():
             self._forget(root)
+            self._tell(root, "")
 
     def _change(self, watch: WatchConfig, roots: Sequence[Path]) -> None:
         self._add_roots(roots)
@@ -472,7 +473,8 @@ class Watcher:
             logger.warning("a change of {!a} was not taken: {!r}", root.path, error)
             return
         root.told = text
-        (logger.warning if text else logger.info)("{!a} {}", root.path, text or "is watched again")
+        (logger.warning if text else logger.info)("{!a} {}", root.path, text or (
+            "is watched again" if root.path in self._roots else "is not to be watched any more"))
 
     def _close_observers(self, deadline_seconds: float) -> None:
         for root in self._roots.values():

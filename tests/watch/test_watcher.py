@@ -190,6 +190,13 @@ def test_roots_can_be_added_and_dropped_while_it_runs(watching, catalog, root, t
     assert not catalog.has(root / "b.mp4")
 
 
+def test_nothing_is_told_any_more_of_a_missing_root_that_is_dropped(watching, catalog, root, tmp_path):
+    watcher = watching(root, tmp_path / "missing", scanned=False)
+    wait_until(lambda: catalog.roots and catalog.roots[-1][1].startswith("offline: "))
+    watcher.apply(WatchConfig(quiet_seconds=catalog.quiet_seconds), [root])
+    wait_until(lambda: catalog.roots[-1] == ("missing", ""))
+
+
 def test_another_kind_of_observer_and_other_names_apply_while_it_runs(watching, catalog, root):
     watcher = watching(root)
     polling = {"observer": "polling", "polling_seconds": 0.2, "network_quiet_seconds": 0.3, "ignore": ["*.bak"]}
