@@ -4,7 +4,9 @@ Runs on a worker thread. Reads the playlist, and no file that it names. Names in
 directory; nothing in it is ever handed to ffmpeg. Tags and their meaning: RFC 8216, section 4.3.
 """
 
+import os
 import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -65,7 +67,9 @@ class Listing(NamedTuple):
 def read(playlist: Path) -> Listing:
     """Read it; no file it names is looked at. Raises PermanentError naming the line for what it may not contain."""
     try:
-        with open(playlist, "rb") as file:
+        with open(os.open(playlist, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise PermanentError(f"{playlist.name!a} is no regular file")  # of a pipe, reading might never end
             raw = file.read(LARGEST_PLAYLIST_BYTES + 1)
     except OSError as error:
         raise PermanentError(f"{playlist.name!a} cannot be read: {error.strerror}") from error

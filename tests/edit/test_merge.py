@@ -195,6 +195,12 @@ def test_what_is_no_playlist_is_refused(tmp_path, raw, reason):
         plan(tmp_path / "index.m3u8")
 
 
+def test_a_pipe_in_the_place_of_a_playlist_holds_up_nobody(tmp_path):
+    os.mkfifo(tmp_path / "index.m3u8")
+    with pytest.raises(PermanentError, match="no regular file"):
+        plan(tmp_path / "index.m3u8")
+
+
 def test_a_merge_may_be_repeated_after_its_end(each_ffmpeg, show, tmp_path):
     playlist, output = show(), tmp_path / "out.mp4"
     (tmp_path / f".{'0' * 20}.part").write_bytes(b"of somebody else")
