@@ -117,7 +117,7 @@ class Intake:
         for path in filter(sidecars.is_sidecar, paths):
             root = self._root_of(os.path.dirname(path))
             if root is not None and root != self._recordings:
-                sidecars.look(self._catalog.db, root, path)
+                sidecars.look(self._catalog.db, path)
 
     def _root_of(self, folder: str) -> str | None:
         return next((root for root in self._roots if folder == root or folder.startswith(root + os.sep)), None)

@@ -18,13 +18,13 @@ def is_sidecar(path: str) -> bool:
     return path.endswith(SIDECAR_ENDINGS)
 
 
-def look(db: Database, root: str, path: str) -> None:
+def look(db: Database, path: str) -> None:
     """A sidecar settled, was found by a scan, or is gone."""
     base = os.path.splitext(path)[0]
     mark = stamp_of(Path(path))
     changed = [
         id
-        for id, file, known in videos.described_below(db, root, base)
+        for id, file, known in videos.described_below(db, base)
         if known != mark and base in (file, os.path.splitext(file)[0], *map(str, Path(file).parents))
     ]
     if changed:

@@ -111,7 +111,7 @@ def incomplete(db: Database) -> Video | None:
     return next(
         iter(
             db.query(
-                "select * from videos where thumbnail_path is null and removed_at is null"
+                "select * from videos indexed by videos_incomplete where thumbnail_path is null and removed_at is null"
                 " and state in ('ready', 'uploaded', 'published') order by id desc limit 1"
             )
         ),
@@ -144,21 +144,21 @@ def sidecar_changed(db: Database, ids: Sequence[int]) -> None:
             )
 
 
-def described_below(db: Database, root: str, base: str) -> list[tuple[int, str, str]]:
+def described_below(db: Database, base: str) -> list[tuple[int, str, str]]:
     """Id, file and sidecar of the videos that a sidecar BASE.yaml may speak of: those called so, and those in a folder
     of that name."""
-    values = [stored(text) for text in (root, base, f"{base}.", f"{base}0")]  # . and / come right before 0
     return db.execute(
-        f"select id, file_path, sidecar from videos where root = {PATH}"
-        f" and (file_path = {PATH} or (file_path > {PATH} and file_path < {PATH}))",
-        values,
+        "select id, file_path, sidecar from videos"
+        f" where file_path = {PATH} or (file_path > {PATH} and file_path < {PATH})",
+        [stored(text) for text in (base, f"{base}.", f"{base}0")],  # . and / come right before 0
     ).fetchall()
 
 
 def described(db: Database, root: str) -> list[tuple[int, str, str]]:
     """The same for all in a watched directory that have a sidecar."""
     return db.execute(
-        f"select id, file_path, sidecar from videos where root = {PATH} and sidecar != '' and sidecar != '?'",
+        "select id, file_path, sidecar from videos indexed by videos_described"
+        f" where root = {PATH} and sidecar != '' and sidecar != '?'",
         [stored(root)],
     ).fetchall()
 

@@ -1,7 +1,7 @@
 import pytest
 from test_sync import found, full
 
-from biliupd.catalog import library, records
+from biliupd.catalog import library, records, sync, videos
 from biliupd.catalog.states import State
 
 
@@ -76,6 +76,13 @@ def test_sums_are_by_streamer(shelf):
         (lambda db: library.search(db, sort="title"), "videos_titles"),
         (lambda db: library.search(db, root="/r"), "videos_tree"),
         (lambda db: library.children(db, "/r", "ann"), "videos_tree"),
+        (videos.incomplete, "videos_incomplete"),
+        (lambda db: videos.described(db, "/r"), "videos_described"),
+        (lambda db: videos.described_below(db, "/r/a"), "sqlite_autoindex_videos_1"),
+        (videos.with_other_sidecar, "videos_to_describe"),
+        (videos.with_sources, "videos_spoken_for"),
+        (lambda db: sync.rows_in(db, "/r", "ann/1"), "videos_tree"),
+        (lambda db: sync.spoken_for(db, ["/r/a"]), "videos_making"),
     ],
 )
 def test_questions_go_by_an_index(shelf, ask, index):
