@@ -10,6 +10,7 @@ from support import another
 
 from biliupd.catalog.states import State
 from biliupd.catalog.sync import apply, gone, rows_by_id
+from biliupd.edit import media
 from biliupd.edit.fingerprint import fingerprint, same_content
 from biliupd.errors import TemporaryError
 
@@ -98,6 +99,25 @@ def test_a_copy_of_what_a_merge_has_just_made_is_known_before_the_merge_is_writt
     shutil.copy(clip, bench.drop / "copy.mp4")
     copy = edited(bench, bench.drop / "copy.mp4")
     assert (copy["state"], copy["same_as"]) == ("ignored", first)
+
+
+def test_a_file_that_is_replaced_while_it_is_looked_at_is_looked_at_again(bench, clip, video, monkeypatch):
+    """What is uploaded has the fingerprint that is written down: else a copy of it is published, too."""
+    probe = media.probe
+
+    def slow(path, ffmpeg):
+        found = probe(path, ffmpeg)
+        monkeypatch.undo()
+        another(video, bench.drop / "other.part").replace(clip)
+        return found
+
+    monkeypatch.setattr(media, "probe", slow)
+    row = edited(bench, clip)
+    assert (row["state"], row["last_error"]) == ("recorded", "'clip.mp4' changed while it was looked at")
+    bench.catalog.db["videos"].update(row["id"], {"retry_at": None})
+    assert bench.pipeline.edit_turn()
+    row = bench.video(row["id"])
+    assert (row["state"], row["fingerprint"]) == ("ready", fingerprint(str(clip)))
 
 
 def test_a_file_moved_by_way_of_another_disk_keeps_its_row(bench, clip):

@@ -59,14 +59,15 @@ class Editing:
             merged = self._merge(video, ffmpeg)
             path = merged.path
             facts["gaps"] = json.dumps([gap._asdict() for gap in merged.gaps])
+        before = os.stat(path)
         found = media.probe(path, ffmpeg)
         facts |= _facts(found)
         title, sidecar = orders.title_and_sidecar(desk.config, video, path)
         facts |= {"title": title, "sidecar": sidecar}
-        if self._is_known(video, path, facts):
+        if self._is_known(video, path, before, facts):
             return
         pictures = self._pictures(video, path, title, found.duration_seconds, ffmpeg)
-        videos.edited(desk.db, video, path, os.stat(path), **facts, **pictures)
+        videos.edited(desk.db, video, path, self._unchanged(path, before), **facts, **pictures)
         log.info("ready: {} ({:.1f} s, {}x{})", path.name, found.duration_seconds, found.width, found.height)
         self._remove_sources()
 
@@ -98,9 +99,17 @@ class Editing:
             return
         videos.complete(self._desk.db, video["id"], **facts)
 
+    def _unchanged(self, path: Path, before: os.stat_result) -> os.stat_result:
+        """Its state, if it is still what was looked at: else nobody would know what is uploaded."""
+        now = os.stat(path)
+        if _identity(now) != _identity(before):
+            raise TemporaryError(f"{path.name!a} changed while it was looked at",
+                                 retry_after_seconds=self._desk.config.watch.quiet_seconds)  # fmt: skip
+        return now
+
     # copies
 
-    def _is_known(self, video: Video, path: Path, facts: dict[str, Any]) -> bool:
+    def _is_known(self, video: Video, path: Path, before: os.stat_result, facts: dict[str, Any]) -> bool:
         """Whether another video has the same content; then this one is ignored, or the other one's file came here."""
         desk, db = self._desk, self._desk.db
         mark = fingerprint(str(path))
@@ -119,7 +128,7 @@ class Editing:
             with write(db):
                 if not copies.stands(db, other):
                     raise TemporaryError("what it is a copy of went on meanwhile", retry_after_seconds=1)
-                videos.edited(db, video, path, os.stat(path), **facts)
+                videos.edited(db, video, path, self._unchanged(path, before), **facts)
                 copies.ignore(db, video["id"], State.READY, other)
             logger.bind(video=video["id"]).info(
                 "{} has the same content as {}: ignored", path.name, other["file_path"]
@@ -202,6 +211,10 @@ class Editing:
             logger.bind(video=video["id"]).warning("the segments stay for now: {}", error)
             return
         videos.source_is_gone(self._desk.db, video["id"])
+
+
+def _identity(status: os.stat_result) -> tuple[int, int, int, int]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _facts(found: media.Media) -> dict[str, Any]:
