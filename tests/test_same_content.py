@@ -61,6 +61,15 @@ def test_a_copy_is_published_when_a_person_or_the_settings_say_so(make_bench, vi
     assert edited(bench, bench.drop / "b.mp4")["state"] == "ready"
 
 
+def test_a_copy_of_what_was_published_and_then_changed_is_known_before_anybody_saw_the_change(bench, clip):
+    first = published(bench, clip)
+    shutil.copy(clip, bench.drop / "copy.mp4")
+    with open(clip, "ab") as file:
+        file.write(b"more")
+    copy = edited(bench, bench.drop / "copy.mp4")
+    assert (copy["state"], copy["same_as"]) == ("ignored", first)
+
+
 def test_a_copy_of_what_was_published_and_removed_is_known_too(make_bench, video):
     bench = make_bench(retention={"after_publishing": "delete"})
     path = another(video, bench.drop / "a.mp4")

@@ -119,7 +119,7 @@ class Editing:
         for other in others:
             whole = other["output_path"] or other["file_path"]  # of a merge that goes on, what it has made
             there = os.path.isfile(whole)
-            if there and not same_content(str(path), whole, desk.stop):
+            if there and not same_content(str(path), whole, desk.stop) and not _changed_since_upload(other):
                 continue
             if not there and other["removed_at"] is None:
                 if self._takes_over(video, path, other, mark):
@@ -211,6 +211,16 @@ class Editing:
             logger.bind(video=video["id"]).warning("the segments stay for now: {}", error)
             return
         videos.source_is_gone(self._desk.db, video["id"])
+
+
+def _changed_since_upload(video: Video) -> bool:
+    """Whether what was uploaded is not what lies at its path: then its fingerprint is all that is known of it."""
+    try:
+        status = os.stat(video["file_path"])
+    except OSError:
+        return False
+    changed = (status.st_size, status.st_mtime_ns) != (video["file_size"], video["mtime_ns"])
+    return changed and video["state"] in (State.UPLOADED, State.PUBLISHED)
 
 
 def _identity(status: os.stat_result) -> tuple[int, int, int, int]:
