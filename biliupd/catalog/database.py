@@ -8,6 +8,7 @@ the file itself (damaged, locked, no space) becomes ours in the cursor, so that 
 import os
 import re
 import sqlite3
+import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -224,13 +225,26 @@ def connect(path: Path, *, read_only: bool = False, on_damage: Callable[[str], N
         db = Database(connection, execute_plugins=False)
         if not read_only:
             connection.execute(f"pragma journal_mode = {'delete' if on_network(path.parent) else 'wal'}")
-            os.chmod(path, 0o600)
+            _writable_for_its_owner_alone(path)
         connection.execute("pragma synchronous = full")
         connection.execute("pragma foreign_keys = on")
     except BaseException:
         connection.close()
         raise
     return db
+
+
+def _writable_for_its_owner_alone(path: Path) -> None:
+    """SQLite opens what it may not write read-only, and stays so when that has passed: no such connection is kept."""
+    try:
+        if stat.S_IMODE(os.stat(path).st_mode) & 0o077:
+            os.chmod(path, 0o600)
+        writable = os.access(path, os.W_OK)
+    except OSError:
+        writable = False
+    if not writable:
+        why, hint = _TROUBLE[sqlite3.SQLITE_READONLY]
+        raise TemporaryError(f"the catalog cannot be written: {path}: {why}", hint=hint, retry_after_seconds=5)
 
 
 @lru_cache(maxsize=16)

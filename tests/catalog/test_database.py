@@ -1,3 +1,4 @@
+import errno
 import os
 import random
 import signal
@@ -218,3 +219,24 @@ def test_on_a_network_file_system_the_catalog_does_without_a_log(tmp_path, monke
     assert catalog.trouble() == ""
     catalog.backup(tmp_path / "copy.db")
     assert ailment(tmp_path / "copy.db") == ""
+
+
+def test_a_connection_that_finds_the_disk_read_only_is_trouble_and_is_not_kept(tmp_path, monkeypatch):
+    """As root, nothing but a mount is read-only: here it is access(2) and chmod(2) that say so."""
+    catalog = Catalog(tmp_path / "catalog.db")
+    catalog.close()
+
+    def refuse(*args: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "access", lambda *args: False)
+        with pytest.raises(TemporaryError, match="it is read-only"):
+            catalog.db.execute("select 1")
+        os.chmod(catalog.path, 0o644)
+        disk.setattr(os, "chmod", refuse)
+        with pytest.raises(TemporaryError, match="it is read-only"):
+            catalog.db.execute("select 1")
+    with write(catalog.db):
+        records.streamer_id(catalog.db, "ann")
+    catalog.close()
