@@ -138,6 +138,7 @@ class Crew:
         self._lock = threading.RLock()
         self._adopted = False
         self._full: set[str] = set()
+        self._beatless = ""  # why there is no heartbeat
         self._ending = False
         self._stop_event = threading.Event()
         self._wake = threading.Event()
@@ -282,8 +283,12 @@ class Crew:
         try:
             self._state_directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._heartbeat.touch()
+            trouble = ""
         except OSError as error:
-            logger.error("crew: {}: {}", self._heartbeat, error.strerror)
+            trouble = error.strerror or str(error)
+        if trouble and trouble != self._beatless:
+            logger.error("crew: {}: {}", self._heartbeat, trouble)
+        self._beatless = trouble
 
     def _adopt(self, now: float) -> None:
         """Find what a daemon before us left open."""

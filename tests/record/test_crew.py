@@ -501,3 +501,20 @@ def test_alive_means_this_boot_this_start_time_and_no_zombie() -> None:
     zombie = broadcasts.Broadcast(**{**vars(me), "pid": child, "pid_started": broadcasts.process_started(child)})
     assert not broadcasts.alive(zombie)
     os.waitpid(child, 0)
+
+
+def test_a_heartbeat_that_cannot_be_written_is_said_once(daemon: Daemon) -> None:
+    place = daemon.recordings.data_directory / "recorders"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text("in the way")
+    heard: list[str] = []
+    sink = logger.add(heard.append, format="{message}")
+    try:
+        for _ in range(3):
+            daemon.turn(1)
+        place.unlink()
+        daemon.turn(1)
+    finally:
+        logger.remove(sink)
+    assert [line for line in heard if "heartbeat" in line] == [f"crew: {place}/heartbeat: File exists\n"]
+    assert (place / "heartbeat").exists()
