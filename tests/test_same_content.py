@@ -70,6 +70,15 @@ def test_a_copy_of_what_was_published_and_then_changed_is_known_before_anybody_s
     assert (copy["state"], copy["same_as"]) == ("ignored", first)
 
 
+def test_a_copy_of_what_is_not_published_by_itself_is_published(make_bench, video):
+    """Somebody looked at a recording and copied it into the drop folder."""
+    bench = make_bench(streamer={"auto_upload": False})
+    recording = bench.recordings / "P001.mp4"
+    assert edited(bench, another(video, recording), **bench.broadcast(1))["state"] == "ready"
+    shutil.copy(recording, bench.drop / "good.mp4")
+    assert edited(bench, bench.drop / "good.mp4")["state"] == "ready"
+
+
 def test_a_copy_of_what_was_published_and_removed_is_known_too(make_bench, video):
     bench = make_bench(retention={"after_publishing": "delete"})
     path = another(video, bench.drop / "a.mp4")

@@ -23,6 +23,7 @@ from biliupd.pipeline.desk import Desk
 
 COMPLETE_AGAIN_SECONDS = 600.0
 BUSY = (State.EDITING, State.UPLOADING)
+DONE = (State.UPLOADED, State.PUBLISHED)
 LONGEST_NAME_BYTES = 255
 
 
@@ -117,6 +118,8 @@ class Editing:
         if video["again"] or orders.wants_copies(desk.config, video):
             return False
         for other in others:
+            if other["state"] not in DONE and not orders.is_wanted(desk.config, db, other):
+                continue  # a recording that is not published by itself may be copied into a folder that is
             whole = other["output_path"] or other["file_path"]  # of a merge that goes on, what it has made
             there = os.path.isfile(whole)
             if there and not same_content(str(path), whole, desk.stop) and not _changed_since_upload(other):

@@ -46,10 +46,11 @@ class Order:
 
 @dataclass(frozen=True)
 class Wait:
-    """Nothing is done with it for now; `until` is a moment as the catalog writes it."""
+    """Nothing is done with it for now; `until` is a moment as the catalog writes it. `off`: nobody wants it published."""
 
     why: str
     until: str = NEVER
+    off: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,10 +81,10 @@ def order_for(config: Config, db: Database, video: Video) -> Order | Wait:
     """What to do with a ready video, or why nothing is done with it for now."""
     user = _user_of(config, db, video)
     if user is None:
-        return Wait("not published: it belongs to no streamer and no drop folder of the configuration")
+        return Wait("not published: it belongs to no streamer and no drop folder of the configuration", off=True)
     if isinstance(user, Streamer):
         if not user.auto_upload:
-            return Wait(f"not published: auto_upload is off for {user.name}")
+            return Wait(f"not published: auto_upload is off for {user.name}", off=True)
         if not config.accounts:
             return _NO_ACCOUNT
         return Order(
@@ -91,6 +92,12 @@ def order_for(config: Config, db: Database, video: Video) -> Order | Wait:
             early=user.submit_at == "first_part",
         )  # fmt: skip
     return order_of_dropped(config, user, Path(video["file_path"]))
+
+
+def is_wanted(config: Config, db: Database, video: Video) -> bool:
+    """Whether the settings and its sidecar want it published, now or later."""
+    order = order_for(config, db, video)
+    return not (isinstance(order, Wait) and order.off)
 
 
 _NO_ACCOUNT = Wait("waits for an account: there is none in the configuration (accounts:)")
@@ -108,7 +115,7 @@ def order_of_dropped(config: Config, user: DropFolder, path: Path) -> Order | Wa
         until = stamp(datetime.now(UTC) + timedelta(seconds=SIDECAR_SECONDS))
         return Wait("waits for its sidecar to be mended: " + "; ".join(error.problems), until)
     if not user.upload or not wanted.upload:
-        return Wait("not published: upload is off for " + ("it" if user.upload else "this drop folder"))
+        return Wait("not published: upload is off for " + ("it" if user.upload else "this drop folder"), off=True)
     if not config.accounts:
         return _NO_ACCOUNT
     if wanted.account and wanted.account not in config.accounts:
