@@ -16,6 +16,7 @@ import math
 import os
 import re
 import shutil
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -67,7 +68,9 @@ def merge(
         _remove_leftovers(output.parent, stem)
         if os.path.lexists(output) and (made := _made_before(output, mark, wanted, ffmpeg, gaps)) is not None:
             return made
-        temp = output.with_name(f"{stem}.part")
+        # A folder of our own with a name that nobody can foresee: whoever may write beside the output could lay links
+        # in the way of ffmpeg, which follows them.
+        temp = Path(tempfile.mkdtemp(prefix=f"{stem}.", suffix=".part", dir=output.parent)) / "whole.part"
         _check_space(wanted, output.parent)
         with _reaching_the_disk(temp):
             try:
@@ -462,7 +465,10 @@ def _keep(temp: Path, output: Path) -> int:
 def _remove_leftovers(directory: Path, stem: str) -> None:
     for path in directory.glob(f"{stem}*.part"):
         with contextlib.suppress(OSError):
-            path.unlink()
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
 
 def _ours(error: OSError, output: Path) -> BiliupdError:

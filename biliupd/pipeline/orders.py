@@ -46,7 +46,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Wait:
-    """Nothing is done with it for now; `until` is a moment as the catalog writes it. `off`: nobody wants it published."""
+    """Nothing is done with it for now; `until` is a moment of the catalog. `off`: nobody wants it published."""
 
     why: str
     until: str = NEVER

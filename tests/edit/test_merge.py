@@ -1,5 +1,6 @@
 """A show in 15 segments of 2 s becomes one mp4, or there is a reason and nothing is left behind."""
 
+import hashlib
 import http.server
 import os
 import re
@@ -208,6 +209,30 @@ def test_a_merge_may_be_repeated_after_its_end(each_ffmpeg, show, tmp_path):
     inode = output.stat().st_ino
     assert merge(playlist, output, each_ffmpeg) == first
     assert output.stat().st_ino == inode
+
+
+def test_a_link_that_lies_in_wait_for_the_merge_is_not_followed(ffmpeg, show, tmp_path):
+    playlist, output, secret = show(), tmp_path / "out.mp4", tmp_path / "secret"
+    secret.write_bytes(b"secret")
+    text = playlist.read_text()
+    head, tail = text.rsplit("#EXTINF", 1)
+    playlist.write_text(f"{head}#EXT-X-DISCONTINUITY\n#EXTINF{tail}")  # two runs, joined by a list
+    stem = "." + hashlib.sha256(b"out.mp4").hexdigest()[:20]
+    for name in (".part", ".list.part", ".0.part", ".1.part"):
+        (tmp_path / f"{stem}{name}").symlink_to(secret)
+    modes: set[int] = set()
+    run = ffmpeg.run
+
+    def seen(args, **kwargs):
+        folders = [path for path in tmp_path.glob(".*.part") if path.is_dir() and not path.is_symlink()]
+        modes.update(path.stat().st_mode & 0o777 for path in folders)
+        return run(args, **kwargs)
+
+    ffmpeg.run = seen
+    merge(playlist, output, ffmpeg)
+    assert modes == {0o700}
+    assert secret.read_bytes() == b"secret"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.mp4", "secret", "show"]
 
 
 def test_a_merge_that_was_killed_between_its_last_two_steps_leaves_no_second_name(
