@@ -235,7 +235,7 @@ def _change(db: Database, row: Row, thing: Found, content: Callable[[str], str])
     """What lies at a row's path is not what it was, or is there again."""
     if row.state in _BUSY:
         return  # its owner notices for itself
-    if row.removed and row.inode != thing.inode:
+    if row.removed and not (row.inode == thing.inode and row.looks_like(thing)):
         _give_way(db, row, "former")
         _insert(db, [thing])  # somebody put it there anew; a copy of what is published is known for one later
     elif row.looks_like(thing):

@@ -162,11 +162,12 @@ def test_what_was_only_touched_after_it_was_published_is_no_new_version(catalog)
     assert (video["state"], video["mtime_ns"], video["inode"]) == ("published", 6, 9)
 
 
-def test_another_file_under_the_name_of_one_that_was_published_and_deleted_is_a_video_of_its_own(catalog):
+@pytest.mark.parametrize("file", [{"inode": 2}, {"mtime": 6}, {"size": 20}], ids=str)
+def test_another_file_under_the_name_of_one_that_was_published_and_deleted_is_a_video_of_its_own(catalog, file):
     published(catalog)
     full(catalog)
     assert videos.get(catalog.db, 1)["removed_at"]
-    full(catalog, found("a.mp4", inode=2), content=lambda path: "10:x")
+    full(catalog, found("a.mp4", **file), content=lambda path: "10:x")
     assert [(v["state"], v["version_of"]) for v in catalog.db["videos"].rows] == [
         ("published", None), ("recorded", None),
     ]  # fmt: skip
