@@ -15,6 +15,11 @@ from workbench import Bench
 from world import World, make_video
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files whose tests are whole lives take longest: begun last, they would be waited for alone."""
+    items.sort(key=lambda item: not item.path.name.startswith(("test_daemon", "test_database_faults")))
+
+
 @pytest.fixture(autouse=True)
 def no_thread_is_left_behind() -> Iterator[None]:
     """A part that does not end when it is closed fails the test that started it."""

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 import pytest
+from support import another
 
 from biliupd.catalog import records
 from biliupd.config import PublishConfig
@@ -185,3 +186,17 @@ def test_where_nothing_can_be_written_it_is_kept_in_mind(tmp_path):
     with pytest.raises(Cooling), file.warned():
         raise Cooling("no", retry_after_seconds=3600)
     assert file.read().strikes == 1
+
+
+def test_a_new_login_that_could_not_be_checked_at_once_is_not_taken_for_the_missing_one(bench, video):
+    kept = bench.cookies.read_bytes()
+    bench.cookies.unlink()
+    id = bench.ready(another(video, bench.drop / "a.mp4"))
+    bench.pipeline.upload_turn()
+    assert "No such file" in bench.video(id)["waits_for"]
+    bench.cookies.write_bytes(kept)
+    bench.bilibili.fail("nav", 502)
+    for _ in range(2):
+        bench.pipeline.apply(bench.config)
+        bench.pipeline.upload_turn()
+        assert "could not be checked" in bench.video(id)["waits_for"] or "502" in bench.video(id)["waits_for"]

@@ -83,6 +83,7 @@ class Accounts:
             except NeedsPerson:
                 raise
             except TemporaryError as error:
+                self._tried.pop(name, None)  # nobody knows yet whether a new file is what the account waited for
                 seconds = self._doubt(config, name)
                 raise TemporaryError(f"account {name}: {error}", retry_after_seconds=seconds) from error
             logger.info("account {} is {}", name, uname)
