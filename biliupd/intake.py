@@ -22,6 +22,7 @@ from biliupd.edit import loose
 from biliupd.edit import playlist as playlists
 from biliupd.edit.fingerprint import fingerprint
 from biliupd.errors import BiliupdError, PermanentError
+from biliupd.pipeline.orders import stamp_of
 from biliupd.record import broadcast as broadcast_file
 from biliupd.record.broadcast import Broadcast
 from biliupd.watch import listing
@@ -35,7 +36,8 @@ FEWEST_SEGMENTS = 10  #: of a folder without a playlist that is one video all th
 LARGEST_SEGMENT_BYTES = 64 << 20
 MASTER_LEVELS = 3  #: so far above a playlist its master is looked for
 _PIECES = (".ts", ".m4s", ".mp4", ".m4v")  #: what a playlist's folder holds of it
-_ENDINGS = frozenset((*VIDEO_ENDINGS, ".m4s"))
+_NO_VIDEOS = (PLAYLIST, ".m4s", ".m4i")  #: nothing by themselves
+_ENDINGS = frozenset((*VIDEO_ENDINGS, *_NO_VIDEOS))
 
 
 class _Place(NamedTuple):
@@ -131,7 +133,7 @@ class Intake:
 
     def found(self, folder: str, root: str, here: Sequence[Entry], growing: set[str]) -> list[Found]:
         """The files among `here`, all of them directly in `folder`, that deserve a row."""
-        here = [entry for entry in here if entry.path.endswith(PLAYLIST) or is_video(entry.path)]
+        here = [entry for entry in here if is_video(entry.path)]
         if not here:
             return []
         taken = sync.spoken_for(self._catalog.db, [folder, *(entry.path for entry in here)])
@@ -157,7 +159,7 @@ class Intake:
             still = entry.path in growing or _unfinished(entry.path, place)
             found.append(_as_found(entry, root, "playlist", still, place, size_bytes=size))
         for entry in here:
-            if entry.path not in segments and not entry.path.endswith((PLAYLIST, ".m4s")):
+            if entry.path not in segments and not entry.path.lower().endswith(_NO_VIDEOS):
                 found.append(_as_found(entry, root, "file", entry.path in growing, place))
         return found
 
@@ -171,7 +173,7 @@ class Intake:
 
     def read_broadcast(self, directory: str) -> _Place | None:
         """Keeps the row of a broadcast in step with its `broadcast.json`."""
-        stamp = stamp_of(os.path.join(directory, BROADCAST))
+        stamp = stamp_of(Path(directory, BROADCAST))
         try:
             facts = broadcast_file.read(Path(directory))
         except PermanentError as error:
@@ -244,8 +246,8 @@ class Survey:
     def _differing(self, directory: str, entries: list[Entry], rest: list[Entry]) -> list[Entry]:
         """The files that differ, out of those of which no row says just what the disk says."""
         if self._intake.is_ours(directory):
-            path = os.path.join(directory, BROADCAST)
-            if any(entry.path == path for entry in rest) and self._broadcasts.get(directory) != stamp_of(path):
+            path = Path(directory, BROADCAST)
+            if any(entry.path == str(path) for entry in rest) and self._broadcasts.get(directory) != stamp_of(path):
                 self._intake.read_broadcast(directory)
         if not any(entry.path.endswith(PLAYLIST) for entry in rest):
             return [entry for entry in rest if is_video(entry.path)]
@@ -292,17 +294,8 @@ def fill(intake: Intake, root: Path, watch: WatchConfig) -> list[str]:
 
 
 def is_video(path: str) -> bool:
-    """Whether a file is a video or a piece of one, by its name."""
+    """Whether a file is a video, a piece of one or a playlist, by its name."""
     return path[path.rfind(".") :].lower() in _ENDINGS
-
-
-def stamp_of(path: str) -> str:
-    """By what a small file is known again without reading it; empty when it is not there."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return ""
-    return f"{status.st_mtime_ns}:{status.st_size}:{status.st_ino}"
 
 
 def _lies_there(row: sync.Row) -> bool:
@@ -370,10 +363,10 @@ def _numbered(folder: str, root: str, here: Sequence[Entry]) -> list[Entry]:
 
     A few large files with numbers are parts that somebody recorded so, and stay apart.
     """
-    if folder == root or len(here) < FEWEST_SEGMENTS or not here[0].path.lower().endswith((".ts", ".m4s")):
+    if folder == root or len(here) < FEWEST_SEGMENTS or not any(listing.is_segment(entry.path) for entry in here):
         return []
     try:
-        names = set(loose.numbered(os.listdir(folder)))
+        names = loose.files(os.listdir(folder))
     except OSError:
         return []
     found = [entry for entry in here if os.path.basename(entry.path) in names]

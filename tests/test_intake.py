@@ -294,6 +294,16 @@ def test_a_folder_of_numbered_segments_without_a_playlist_is_one_video(house):
     assert (house.video()["id"], house.rows()) == (row["id"], {"renamed": "recorded"})
 
 
+@pytest.mark.parametrize(("first", "init"), [("init.mp4", "init.mp4"), ("00.m4s", "init.mp4"), ("00.m4s", "init.m4i")])
+def test_the_init_section_of_numbered_segments_belongs_to_them(house, first, init):
+    """In whatever order the folder was listed."""
+    names = sorted([init, *(f"{n:02}.m4s" for n in range(12))], key=lambda name: name != first)
+    paths = [house.put(house.drop / "show" / name) for name in names]
+    entries = tuple(entry for path in paths if (entry := look(str(path))) is not None)
+    house.intake.settled([Settled(str(house.drop / "show"), entries, False)])
+    assert house.rows() == {"show": "recorded"}
+
+
 @pytest.mark.parametrize("names", [[f"P{n}.ts" for n in range(1, 4)], [f"{n}.mp4" for n in range(12)]])
 def test_a_few_or_other_numbered_files_are_videos_of_their_own(house, names):
     paths = [house.put(house.drop / "trip" / name) for name in names]

@@ -6,10 +6,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from loguru import logger
 
 from biliupd.catalog import sync
 from biliupd.catalog.sync import Changes, Found
 from biliupd.config import EditConfig
+from biliupd.errors import TemporaryError
 
 
 @pytest.fixture(scope="session")
@@ -84,3 +86,26 @@ def test_the_rest_is_merged_the_gap_is_noted_and_the_segments_stay(waiting, ours
     assert video["duration"] == pytest.approx(5, abs=0.5)
     bench.pipeline.edit_turn()
     assert (folder / "000.ts").exists(), "a person may want to mend it"
+
+
+def test_segments_that_cannot_be_removed_are_said_once_and_tried_again(waiting, monkeypatch):
+    """A share that is read-only for a while."""
+    tries: list[Path] = []
+
+    def refuse(source: Path, **_: object) -> None:
+        tries.append(source)
+        raise TemporaryError("its files cannot be deleted: Read-only file system")
+
+    said: list[str] = []
+    sink = logger.add(said.append, level="WARNING")
+    with monkeypatch.context() as read_only:
+        read_only.setattr("biliupd.pipeline.editing.merge.remove_source", refuse)
+        bench, folder, video = waiting(ours=True, spoil=lambda path: None)
+        bench.pipeline.edit_turn()
+        bench.pipeline.edit_turn()
+    logger.remove(sink)
+    assert video["state"] == "ready"
+    assert len(tries) >= 3
+    assert len([line for line in said if "segments stay" in line]) == 1
+    bench.pipeline.edit_turn()
+    assert not folder.exists()

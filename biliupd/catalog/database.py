@@ -117,10 +117,6 @@ class Catalog:
         with suppress(TemporaryError):
             self.db.execute("pragma wal_checkpoint(passive)")
 
-    def backup(self, target: Path) -> None:
-        """As `copy`, of this catalog."""
-        copy(self.path, target)
-
 
 def _identities(path: Path) -> list[tuple[int, int] | None]:
     """Of the file, its log and the index of that: SQLite makes and removes the latter with the last connection."""

@@ -33,6 +33,7 @@ class Editing:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._complete_at = 0.0
+        self._left: dict[int, str] = {}  # why the segments of a video are still there
 
     def turn(self) -> bool:
         """One recorded video on its way to ready; False when there was nothing to do."""
@@ -211,8 +212,11 @@ class Editing:
             folder = source if source.is_dir() else source.parent
             merge.remove_source(source, until_ns=made_ns, and_directory=str(folder) != video["root"])
         except BiliupdError as error:
-            logger.bind(video=video["id"]).warning("the segments stay for now: {}", error)
+            if self._left.get(video["id"]) != str(error):
+                logger.bind(video=video["id"]).warning("the segments stay for now: {}", error)
+            self._left[video["id"]] = str(error)
             return
+        self._left.pop(video["id"], None)
         videos.source_is_gone(self._desk.db, video["id"])
 
 
@@ -223,7 +227,7 @@ def _changed_since_upload(video: Video) -> bool:
     except OSError:
         return False
     changed = (status.st_size, status.st_mtime_ns) != (video["file_size"], video["mtime_ns"])
-    return changed and video["state"] in (State.UPLOADED, State.PUBLISHED)
+    return changed and video["state"] in DONE
 
 
 def _identity(status: os.stat_result) -> tuple[int, int, int, int]:

@@ -161,10 +161,10 @@ def title_and_sidecar(config: Config, video: Video, path: Path) -> tuple[str, st
     return show_of(None, {**video, "file_path": str(path)}, order).title_of(order, name) or name, mark
 
 
-def stamp_of(sidecar: Path | None) -> str:
-    """By what a sidecar is known again without reading it; empty when there is none."""
+def stamp_of(path: Path | None) -> str:
+    """By what a small file is known again without reading it; empty when there is none."""
     try:
-        status = os.stat(sidecar) if sidecar is not None else None
+        status = os.stat(path) if path is not None else None
     except OSError:
         return ""
     return f"{status.st_mtime_ns}:{status.st_size}:{status.st_ino}" if status else ""

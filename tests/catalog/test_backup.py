@@ -90,7 +90,7 @@ def test_a_copy_made_while_others_write_is_whole_and_only_for_its_owner(catalog,
     writer.start()
     try:
         for n in range(5):
-            catalog.backup(tmp_path / "new" / f"{n}.db")
+            copy(catalog.path, tmp_path / "new" / f"{n}.db")
     finally:
         stop.set()
         writer.join()
@@ -108,10 +108,10 @@ def test_a_copy_made_while_others_write_is_whole_and_only_for_its_owner(catalog,
 def test_a_copy_overwrites_nothing_and_says_what_is_in_the_way(catalog, tmp_path):
     (tmp_path / "there.db").write_text("mine")
     with pytest.raises(PermanentError, match="exists already"):
-        catalog.backup(tmp_path / "there.db")
+        copy(catalog.path, tmp_path / "there.db")
     assert (tmp_path / "there.db").read_text() == "mine"
     with pytest.raises(PermanentError, match=r"no copy .*there.db/x.db: File exists"):
-        catalog.backup(tmp_path / "there.db" / "x.db")
+        copy(catalog.path, tmp_path / "there.db" / "x.db")
     with pytest.raises(PermanentError, match="no catalog"):
         copy(tmp_path / "nowhere.db", tmp_path / "x.db")
     assert not (tmp_path / "x.db").exists()
