@@ -101,6 +101,8 @@ class Streamer(Section):
     """false: record and merge, but do not publish."""
     submit_at: Literal["end", "first_part"] = "end"
     """When a broadcast is submitted: when it is over, or with its first part, to which the others are appended."""
+    priority: int = 0
+    """Higher goes first when more are live than record.most allows, or when space is short."""
     template: str = "default"
     """Name of the template that makes the submission's metadata."""
     account: str | None = None
@@ -134,6 +136,24 @@ class RecordConfig(Section):
     """A new file from the next keyframe on at this size (for HLS: the next segment); 0: never."""
     split_seconds: SecondsOrZero = 0
     """The same by media time; 0: never."""
+    split_on_title: bool = False
+    """Another title begins a new file."""
+    split_gap_seconds: SecondsOrZero = 60.0
+    """A new file after more than this is missing; 0: the same file goes on whatever is missing."""
+    fragment_seconds: SecondsOrZero = 5.0
+    """A shorter file is kept and marked as a fragment, and not published unasked; 0: every file counts."""
+    most: Annotated[int, Field(ge=0)] = 0
+    """Recordings at the same time; further streamers wait by their priority. 0: no limit."""
+    least_free: ByteSize = ByteSize(512 * 1024**2)
+    """Recordings end cleanly before less than this is free; the lowest priority first."""
+    forecast_hours: SecondsOrZero = 3.0
+    """Warn when what is being recorded will fill the disk within this time; 0: never."""
+    max_height: Annotated[int, Field(ge=0)] = 0
+    """Of an HLS stream's variants, take none with more lines than this (1080, 720); 0: the largest there is."""
+    max_bitrate: Annotated[int, Field(ge=0)] = 0
+    """The same by bits a second; 0: no limit."""
+    codecs: Annotated[list[Literal["avc", "hevc", "av1"]], Field(min_length=1)] = ["avc", "hevc", "av1"]
+    """Video codecs to take, the most wanted first. It decides between variants of the same size."""
     connect_timeout_seconds: Seconds = 10.0
     """For each connection to the media server."""
     stall_seconds: Seconds = 15.0

@@ -32,6 +32,7 @@ from biliupd.live.platform import LiveStatus, LiveStream, Platform, State, answe
 from biliupd.live.poller import Poller
 from biliupd.pipeline import Pipeline
 from biliupd.record.crew import Crew, Ended, Show, Started
+from biliupd.record.spec import Stream
 from biliupd.watch.watcher import Watcher
 
 STOP_SECONDS = 20.0  #: for all parts together; a recorder is not waited for
@@ -323,8 +324,8 @@ class Daemon:
             self._crew.went_live(
                 Show(
                     streamer=streamer.name, platform=platform.name, url=streamer.url, title=status.title,
-                    cover_url=status.cover_url, live_id=status.live_id, stream_url=stream.url,
-                    protocol=stream.protocol, headers=stream.headers,
+                    cover_url=status.cover_url, live_id=status.live_id,
+                    streams=tuple(_way(one) for one in (stream, *stream.alternates)),
                 )
             )  # fmt: skip
         elif status.state is State.OFFLINE:
@@ -365,6 +366,12 @@ def _waits(waits: dict[str, str]) -> str:
         return ""
     some = "; ".join(f"{path!a}: {why}" for path, why in itertools.islice(waits.items(), 3))
     return f"{len(waits)} files are not taken yet: {some}" + ("; …" if len(waits) > 3 else "")
+
+
+def _way(stream: LiveStream) -> Stream:
+    """What a platform says, as a recorder is told."""
+    expires = stream.expires_at.isoformat() if stream.expires_at else ""
+    return Stream(stream.url, stream.protocol, dict(stream.headers), expires)
 
 
 def _roots(config: Config) -> list[Path]:

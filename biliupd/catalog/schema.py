@@ -24,6 +24,12 @@ def library(db: Database) -> None:
     db.executescript(_LIBRARY)
 
 
+@migrations()
+def recording(db: Database) -> None:
+    """How much of a broadcast is recorded, and what of it is missing."""
+    db.executescript(_RECORDING)
+
+
 _FIRST = """
 create table streamers (
     id integer primary key,
@@ -198,6 +204,26 @@ alter table accounts add column uname text not null default '';
 alter table accounts add column checked_at text;
 alter table accounts add column expires_at text;
 alter table accounts add column hint text not null default ''
+"""
+
+_RECORDING = """
+alter table broadcasts add column first_media_at text;
+alter table broadcasts add column last_media_at text;
+alter table broadcasts add column live_seconds real not null default 0;     -- wall time on air, as recorded
+alter table broadcasts add column media_seconds real not null default 0;
+alter table broadcasts add column lost_seconds real not null default 0;
+alter table broadcasts add column gaps integer not null default 0;
+create table ledger (                                       -- what broadcast.json says, see record.ledger
+    broadcast_id text not null references broadcasts(id) on delete cascade,
+    number integer not null,            -- the row's place in the file
+    at text not null,
+    cause text not null,
+    file text not null,
+    media_seconds_at real not null,
+    seconds real not null,
+    detail text not null,
+    primary key (broadcast_id, number)
+)
 """
 
 _LIBRARY = """

@@ -116,7 +116,7 @@ def _recordings(db: Database) -> Iterable[tuple[str, ...]]:
         yield (
             row["name"], row["title"] or "", ago(row["started_at"]),
             f"{figures.media_seconds:.0f} s" if figures else "", size(figures.bytes) if figures else "",
-            str(len(facts.gaps)) if facts else "",
+            str(figures.gaps) if figures else "",
         )  # fmt: skip
 
 

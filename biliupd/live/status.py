@@ -36,11 +36,18 @@ class LiveStatus:
 
 @dataclass(frozen=True, repr=False)
 class LiveStream:
-    """Where the media is, and the request headers it takes. Both may hold secrets; `repr` shows none."""
+    """Where the media is, and the request headers it takes. Both may hold secrets; `repr` shows none.
+
+    `protocol` ffmpeg: whatever that program reads (DASH, RTMP, RTSP, SRT). `expires_at`: from then on the address is
+    refused, or its connection cut; None when the site does not tell. `alternates`: other ways to the same media, the
+    better ones first; what they name as their alternates does not count.
+    """
 
     url: str
-    protocol: Literal["flv", "hls"]
+    protocol: Literal["flv", "hls", "ffmpeg"]
     headers: Mapping[str, str] = field(default_factory=dict)
+    expires_at: datetime | None = None
+    alternates: tuple["LiveStream", ...] = ()
 
     def __repr__(self) -> str:
         return f"LiveStream({shown(self.url)!r}, {self.protocol!r}, headers={sorted(self.headers)})"

@@ -1,4 +1,4 @@
-"""The file `broadcast.json` in a broadcast's folder: what is known of one show, its figures and its gaps.
+"""The file `broadcast.json` in a broadcast's folder: what is known of one show, its figures and its ledger.
 
 Written by the recorder while one runs, else by the crew; read by whoever wants to know. Also says whether the recorder
 named in it still lives. Light, because a recorder process imports it.
@@ -26,21 +26,31 @@ LARGEST_PID = 1 << 22  # the kernel's own limit
 
 @dataclass
 class Figures:
-    """Sums over the broadcast; `bitrate` is that of the last seconds, in bits per second."""
+    """Sums over the broadcast.
+
+    `live_seconds`: wall time from the first to the last media, without `paused_seconds`, in which the streamer was
+    not on air. Of the last half minute: `bitrate` in bits per second, `speed` in seconds of media per second.
+    """
 
     bytes: int = 0
     media_seconds: float = 0.0
+    live_seconds: float = 0.0
+    paused_seconds: float = 0.0
+    lost_seconds: float = 0.0
+    gaps: int = 0
     files: int = 0
     reconnects: int = 0
     bitrate: float = 0.0
+    speed: float = 0.0
 
 
 @dataclass
 class Broadcast:
     """One show of one streamer. Moments are ISO 8601 texts with their offset (UTC), empty or None when not known.
 
-    `gaps`: {at, file, media_seconds_at, seconds, cause}; negative seconds: the stream's clock stepped back.
-    `files`: {name, seconds, bytes}, name relative to the folder. `position`: where an HLS recording goes on.
+    `ledger`: see record.ledger. `files`: {name, seconds, bytes}, name relative to the folder, with `fragment: true`
+    when it is shorter than wanted. `position`: where an HLS recording goes on. `needs_address`: why its recorder has no
+    address any more that works, empty when it has.
     """
 
     id: str
@@ -57,9 +67,11 @@ class Broadcast:
     pid_started: int | None = None
     boot_id: str = ""
     exit: str | None = None
+    needs_address: str = ""
+    first_media_at: str | None = None
     last_media_at: str | None = None
     figures: Figures = field(default_factory=Figures)
-    gaps: list[dict[str, Any]] = field(default_factory=list)
+    ledger: list[dict[str, Any]] = field(default_factory=list)
     files: list[dict[str, Any]] = field(default_factory=list)
     position: dict[str, Any] | None = None
     unknown: dict[str, Any] = field(default_factory=dict)
@@ -101,13 +113,13 @@ def read(directory: Path) -> Broadcast | None:
     for key, value in content.items():
         if key != "figures" and not _fits(value, _HINTS[key]):
             raise PermanentError(f"{path}: {key} is of the wrong kind")
-    for key in ("started_at", "ended_at", "last_media_at"):
+    for key in ("started_at", "ended_at", "first_media_at", "last_media_at"):
         if content.get(key) and not _is_moment(content[key]):
             raise PermanentError(f"{path}: {key} is no moment with its offset")
     if not 0 < (content.get("pid") or 1) <= LARGEST_PID:
         raise PermanentError(f"{path}: pid is none")
-    if not all(isinstance(item, dict) for key in ("gaps", "files") for item in content.get(key, ())):
-        raise PermanentError(f"{path}: gaps and files hold objects only")
+    if not all(isinstance(item, dict) for key in ("ledger", "files") for item in content.get(key, ())):
+        raise PermanentError(f"{path}: ledger and files hold objects only")
     figures = content.pop("figures", {})
     if not isinstance(figures, dict) or not all(isinstance(value, int | float) for value in figures.values()):
         raise PermanentError(f"{path}: figures are numbers")
@@ -146,6 +158,29 @@ def write(directory: Path, broadcast: Broadcast, *, durable: bool = True) -> Non
     content = {**content.pop("unknown"), **content}
     replace_file(directory / NAME, json.dumps(content, ensure_ascii=False, indent=1).encode(errors="replace"),
                  durable=durable)
+
+
+def write_figures(path: Path, broadcast: Broadcast) -> None:
+    """The figures of now and the moment of the last media, for whoever looks at a running recording.
+
+    Not synced: after a power cut nothing runs. Raises `OSError`.
+    """
+    content = {**asdict(broadcast.figures), "last_media_at": broadcast.last_media_at}
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(content))
+    part.replace(path)
+
+
+def read_figures(path: Path, broadcast: Broadcast) -> None:
+    """Put them into `broadcast`; nothing happens when there are none, or none that can be read."""
+    try:
+        content = json.loads(path.read_bytes())
+        figures = Figures(**{key: content[key] for key in _FIGURES})
+        if content["last_media_at"] and _is_moment(content["last_media_at"]):
+            broadcast.last_media_at = content["last_media_at"]
+        broadcast.figures = figures
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return
 
 
 def alive(broadcast: Broadcast) -> bool:

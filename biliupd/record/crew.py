@@ -11,12 +11,12 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from loguru import logger
 
@@ -26,6 +26,7 @@ from biliupd.record import broadcast as broadcasts
 from biliupd.record import spec as specs
 from biliupd.record.broadcast import Broadcast, Figures
 from biliupd.record.disk import sync_directory
+from biliupd.record.ledger import Cause
 from biliupd.record.process import Process
 from biliupd.record.salvage import salvage
 from biliupd.record.spec import Exit, Spec, Stream
@@ -42,7 +43,7 @@ _UNSAFE = str.maketrans(dict.fromkeys('/\\:*?"<>|', "_"))
 
 @dataclass(frozen=True)
 class Show:
-    """A streamer that is live now, with an address. `headers` go with every request for media."""
+    """A streamer that is live now. `streams` are ways to its media, the best first."""
 
     streamer: str
     platform: str
@@ -50,9 +51,7 @@ class Show:
     title: str
     cover_url: str
     live_id: str
-    stream_url: str
-    protocol: Literal["flv", "hls"]
-    headers: Mapping[str, str]
+    streams: tuple[Stream, ...]
 
 
 @dataclass(frozen=True)
@@ -323,7 +322,7 @@ class Crew:
         entry = self._open.get(show.streamer)
         if self._ending or (entry and (entry.process or entry.stopping_since is not None)):
             return
-        cause = "restart"
+        cause = Cause.RESTART.value
         if entry and self._is_another(entry, show, now):
             self._over(show.streamer, entry, entry.broadcast.exit or "crashed")
             entry = None
@@ -336,7 +335,7 @@ class Crew:
         else:
             if not self._has_space(show.streamer, again=entry.broadcast.exit == Exit.NO_SPACE.reason):
                 return
-            cause = "new address" if entry.broadcast.exit == Exit.NEEDS_URL.reason else "restart"
+            cause = Cause.NEW_ADDRESS.value if entry.broadcast.exit == Exit.NEEDS_URL.reason else Cause.RESTART.value
         self._launch(entry, show, cause)
 
     def _is_another(self, entry: _Open, show: Show, now: float) -> bool:
@@ -389,7 +388,7 @@ class Crew:
         broadcast.live_id = broadcast.live_id or show.live_id
         broadcasts.write(entry.directory, broadcast)
         spec = Spec(
-            directory=str(entry.directory), stream=Stream(show.stream_url, show.protocol, dict(show.headers)),
+            directory=str(entry.directory), streams=show.streams, title=show.title,
             heartbeat=str(self._heartbeat), cause=cause, split_size=int(record.split_size),
             split_seconds=record.split_seconds, connect_timeout_seconds=record.connect_timeout_seconds,
             stall_seconds=record.stall_seconds, reconnect_seconds=record.reconnect_seconds,

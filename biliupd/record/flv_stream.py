@@ -13,6 +13,7 @@ from typing import NamedTuple
 from biliupd.errors import TemporaryError
 from biliupd.record.fetch import CHUNK, GONE, NETWORK_ERRORS, Client, Refused, explain
 from biliupd.record.flv import Parser, Tag
+from biliupd.record.ledger import Cause
 from biliupd.record.parts import FlvPart
 from biliupd.record.repair import Event, NewFile, Repair
 from biliupd.record.session import TICK_SECONDS, Ending, Session
@@ -185,8 +186,7 @@ class FlvStream:
         if self._parser.garbage_bytes > self._garbage_seen and not self._parser.lost:
             count, self._garbage_seen = self._parser.garbage_bytes - self._garbage_seen, self._parser.garbage_bytes
             log.warning("%d bytes of garbage skipped", count)
-            part = self._session.part
-            self._session.gap("garbage", 0.0, part.seconds if part else 0.0)
+            self._session.note(Cause.GARBAGE, detail=f"{count} bytes")
         return None
 
     def _looks_like_media(self) -> bool:
@@ -201,13 +201,13 @@ class FlvStream:
             self._append(batch)
             batch = []
             if isinstance(event, NewFile):
-                self._session.open_part(FlvPart)
+                self._session.open_part(FlvPart, event.cause)
             elif event.seconds is None:
                 self._session.broadcast.figures.reconnects += 1
-                self._session.gap(event.cause, time.monotonic() - (self._session.media_at or time.monotonic()),
-                                  event.media_ms / 1000)
+                self._session.note(Cause.CUT, time.monotonic() - (self._session.media_at or time.monotonic()),
+                                   at=event.media_ms / 1000)
             else:
-                self._session.gap(event.cause, event.seconds, event.media_ms / 1000)
+                self._session.note(event.cause, event.seconds, at=event.media_ms / 1000)
         self._append(batch)
 
     def _append(self, batch: list[Tag]) -> None:

@@ -316,7 +316,7 @@ class HlsStream:
     def _write(self, item: Piece | Missing) -> None:
         session = self._session
         if isinstance(item, Missing):
-            session.gap(item.cause, item.seconds, session.part.seconds if session.part else 0.0)
+            session.note(item.cause, item.seconds)
             self._hole = True
             return
         digest = digest_of(item.body)

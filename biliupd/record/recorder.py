@@ -41,7 +41,7 @@ def main(argv: list[str]) -> int:
     if broadcast is None:
         log.error("cannot begin: the folder has no broadcast.json")
         return 1
-    session = Session(spec, broadcast)
+    session = Session(spec, broadcast, Path(argv[1]))
 
     def stop(number: int, frame: FrameType | None) -> None:
         session.stop_asked = True

@@ -31,38 +31,65 @@ class Exit(IntEnum):
 
 @dataclass(frozen=True)
 class Stream:
-    """Where the media come from; `protocol` is flv or hls."""
+    """Where the media come from; `protocol` is flv, hls or ffmpeg (whatever that program reads).
+
+    `expires_at`: ISO 8601 moment after which the address is refused, or its connection cut; empty when not known.
+    """
 
     url: str
     protocol: str
     headers: dict[str, str] = field(default_factory=dict)
+    expires_at: str = ""
 
 
 @dataclass(frozen=True)
 class Spec:
-    """One run of a recorder. `cause` goes with the gap between this run and the one before.
+    """One run of a recorder. `streams` are ways to the same media, the best first.
 
-    `heartbeat` is a file whose mtime the daemon moves about every second; without one (empty) nobody is waited for.
+    The crew may write the file anew while the recorder runs: other `streams` are taken up without a break (and are the
+    answer to `needs_address` in broadcast.json), another `title` begins a new file when `split_on_title` is set.
+    `cause` (a ledger.Cause) goes with the gap between this run and the one before. `heartbeat` is a file whose mtime
+    the daemon moves about every second; without one (empty) nobody is waited for. `figures_path` is a file in which the
+    recorder writes its figures every other second, as in broadcast.json; its mtime is the recorder's heartbeat.
+    `max_height` in pixels, `max_bitrate` in bits a second (0: no limit) and `codecs` (avc, hevc, av1; those wanted, the
+    most wanted first) choose among the variants of an HLS stream.
     """
 
     directory: str
-    stream: Stream
+    streams: tuple[Stream, ...]
+    title: str = ""
     heartbeat: str = ""
+    figures_path: str = ""
     cause: str = "restart"
     split_size: int = 0
     split_seconds: float = 0.0
+    split_on_title: bool = False
+    split_gap_seconds: float = 60.0
+    fragment_seconds: float = 5.0
     connect_timeout_seconds: float = 10.0
     stall_seconds: float = 15.0
     reconnect_seconds: float = 20.0
     sync_seconds: float = 10.0
     orphan_seconds: float = 300.0
+    max_height: int = 0
+    max_bitrate: int = 0
+    codecs: tuple[str, ...] = ("avc", "hevc", "av1")
+    ffmpeg: str = "ffmpeg"
+
+    @property
+    def stream(self) -> Stream:
+        """The way tried first."""
+        return self.streams[0]
 
 
 def read(path: Path) -> Spec:
     """Read a spec; raises `PermanentError` when it cannot be used."""
     try:
         content = json.loads(path.read_bytes())
-        spec = Spec(**{**content, "stream": Stream(**content["stream"])})
+        spec = Spec(**{**content, "streams": tuple(Stream(**stream) for stream in content["streams"]),
+                       "codecs": tuple(content["codecs"])})
+        if not spec.streams:
+            raise ValueError("no streams")
         for text in (spec.directory, spec.heartbeat):
             if b"\0" in os.fsencode(text):
                 raise ValueError("no path")

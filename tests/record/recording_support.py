@@ -124,7 +124,7 @@ class Recording:
 
     def start(self, url: str, protocol: str = "flv", preexec: Callable[[], None] | None = None,
               **settings: object) -> "subprocess.Popen[str]":
-        spec = Spec(str(self.directory), Stream(url, protocol, self.headers), **{  # type: ignore[arg-type]
+        spec = Spec(str(self.directory), (Stream(url, protocol, self.headers),), **{  # type: ignore[arg-type]
             "reconnect_seconds": 1.5, "stall_seconds": 3.0, **settings})
         path = self._room / "spec.json"
         specs.write(path, spec)

@@ -13,8 +13,8 @@ GOOD = {"id": "b", "streamer": "ann", "started_at": "2026-01-01T00:00:00+00:00"}
 
 @pytest.mark.parametrize("change", [
     {"pid": 1 << 70}, {"pid": -1}, {"title": "\ud800"}, {"streamer": "a\udfff"}, {"started_at": "yesterday"},
-    {"started_at": "2026-01-01T00:00:00"}, {"ended_at": "never"}, {"last_media_at": "7"}, {"files": [1]}, {"gaps": {}},
-    {"figures": {"bytes": "7"}}, {"streamer": None}, {"id": 7},
+    {"started_at": "2026-01-01T00:00:00"}, {"ended_at": "never"}, {"last_media_at": "7"}, {"files": [1]},
+    {"ledger": {}}, {"figures": {"bytes": "7"}}, {"streamer": None}, {"id": 7},
 ])  # fmt: skip
 def test_a_broadcast_with_what_cannot_be_is_refused(tmp_path, change):
     (tmp_path / broadcast.NAME).write_text(json.dumps(GOOD))

@@ -51,7 +51,7 @@ class Daemon:
     def show(self, server: MediaServer, path: str = "/live.flv", **more: str) -> Show:
         facts = {"streamer": "someone", "platform": "site", "url": "https://site/1", "title": "a show", "cover_url": "",
                  "live_id": "", **more}
-        return Show(**facts, stream_url=server.url + path, protocol="flv", headers={"Cookie": "secret"})
+        return Show(**facts, streams=(specs.Stream(server.url + path, "flv", {"Cookie": "secret"}),))
 
     @property
     def folder(self) -> Path:
@@ -142,7 +142,7 @@ def test_after_a_cut_the_site_is_asked_and_the_broadcast_goes_on(
     found = broadcasts.read(daemon.folder)
     assert found is not None
     assert found.figures.files == 2
-    assert [gap["cause"] for gap in found.gaps] == ["new address"]
+    assert [gap["cause"] for gap in found.ledger] == ["new-address"]
 
 
 def test_the_site_is_asked_again_and_again_but_ever_more_seldom(daemon: Daemon, server: MediaServer) -> None:
@@ -371,7 +371,7 @@ def test_a_state_file_without_its_folder_is_forgotten(daemon: Daemon, server: Me
     (daemon.recordings.directory / "someone").mkdir(parents=True)
     for name, folder in (("removed", "someone"), ("unmounted", "elsewhere")):
         gone = str(daemon.recordings.directory / folder / "gone")
-        specs.write(state / f"{name}.json", specs.Spec(gone, specs.Stream("http://x", "flv")))
+        specs.write(state / f"{name}.json", specs.Spec(gone, (specs.Stream("http://x", "flv"),)))
     (state / "broken.json").write_text("broken")
     daemon.turn()
     assert sorted(path.name for path in state.glob("*.json")) == ["broken.json", "unmounted.json"]
@@ -458,7 +458,7 @@ def test_a_title_becomes_a_name_that_every_disk_takes(title: str, expected: str)
 
 
 def test_a_broadcast_is_read_back_with_keys_that_nobody_knows(tmp_path: Path) -> None:
-    made = broadcasts.Broadcast(id="1", streamer="s", title="标题", gaps=[{"cause": "gap"}],
+    made = broadcasts.Broadcast(id="1", streamer="s", title="标题", ledger=[{"cause": "gap"}],
                                 started_at=(datetime.now(UTC) - timedelta(hours=1)).isoformat())
     made.unknown = {"from_the_future": [1]}
     made.figures.bytes = 5
@@ -468,7 +468,7 @@ def test_a_broadcast_is_read_back_with_keys_that_nobody_knows(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("text", [
-    "", "[]", "{}", '{"id": 1, "streamer": "s"}', '{"id": "1", "streamer": "s", "gaps": 3}',
+    "", "[]", "{}", '{"id": 1, "streamer": "s"}', '{"id": "1", "streamer": "s", "ledger": 3}',
     '{"id": "1", "streamer": "s", "files": [1]}', '{"id": "1", "streamer": "s", "figures": {"bytes": "x"}}',
     '{"id": "1", "streamer": "s", "pid": "x"}', "[" * 100_000])
 def test_a_broken_broadcast_json_is_an_error_of_ours(tmp_path: Path, text: str) -> None:

@@ -75,7 +75,7 @@ def test_a_playlist_that_ends_becomes_a_folder_that_ends(
     assert complaints(made) == ""
     assert abs(probe_seconds(made) - 12) < 0.3
     assert recording.broadcast.exit == "over"
-    assert recording.broadcast.gaps == []
+    assert recording.broadcast.ledger == []
     assert recording.broadcast.figures.media_seconds == pytest.approx(12, abs=0.3)
     assert list((recording.directory / "P001").glob("*.part")) == []
     assert "secret" not in recording.log
@@ -100,7 +100,7 @@ def test_w_a_segment_that_is_not_there_becomes_a_gap(recording: Recording, serve
     del server.answers[channel.path(4)]
     assert recording.run(channel.url, "hls") == Exit.OVER
     assert folder_bodies(recording) == channel.bodies[:4] + channel.bodies[5:]
-    gap, = recording.broadcast.gaps
+    gap, = recording.broadcast.ledger
     assert gap["cause"] == "skipped-segment"
     assert gap["seconds"] == pytest.approx(channel.segments[4].duration, abs=0.01)
     assert server.requests.count(channel.path(4)) == 2
@@ -129,7 +129,7 @@ def test_a_segment_that_breaks_off_or_is_a_web_page_is_asked_again(
     server.answers[channel.path(3)] = server.in_turn(server.body(b"<html>busy</html>"), server.body(channel.bodies[3]))
     assert recording.run(channel.url, "hls") == Exit.OVER
     assert folder_bodies(recording) == channel.bodies
-    assert recording.broadcast.gaps == []
+    assert recording.broadcast.ledger == []
 
 
 def test_numbers_that_are_missed_become_a_gap(recording: Recording, server: MediaServer, media: Path) -> None:
@@ -140,7 +140,7 @@ def test_numbers_that_are_missed_become_a_gap(recording: Recording, server: Medi
     channel.first, channel.last, channel.ended = 6, 12, True
     assert process.wait(10) == Exit.OVER
     assert folder_bodies(recording) == channel.bodies[:3] + channel.bodies[6:]
-    assert [(gap["cause"], gap["seconds"]) for gap in recording.broadcast.gaps] == [
+    assert [(gap["cause"], gap["seconds"]) for gap in recording.broadcast.ledger] == [
         ("skipped-segment", pytest.approx(3, abs=0.2))]
 
 
@@ -177,9 +177,9 @@ def test_a_next_run_records_no_segment_twice(
     assert process.wait(3) == Exit.STOPPED
     other = Channel(server, media / "ts", numbering=numbering, prefix="/edge" if numbering else "/live")
     other.first, other.last = (3, 6) if numbering else (0, 12)
-    assert recording.run(other.url, "hls", cause="new address") == Exit.OVER
+    assert recording.run(other.url, "hls", cause="new-address") == Exit.OVER
     assert folder_bodies(recording, "P001") + folder_bodies(recording, "P002") == channel.bodies[:other.last]
-    assert [gap["cause"] for gap in recording.broadcast.gaps] == ["new address"]
+    assert [row["cause"] for row in recording.broadcast.ledger if row["cause"] != "fragment"] == ["new-address"]
 
 
 def test_a_killed_recorder_leaves_a_folder_that_can_be_salvaged(
@@ -257,7 +257,7 @@ def test_a_refused_segment_needs_a_new_address_and_is_a_gap_the_second_time(
     assert folder_bodies(recording) == channel.bodies[:4]
     assert recording.run(channel.url, "hls") == Exit.OVER
     assert folder_bodies(recording, "P002") == channel.bodies[5:]
-    assert "skipped-segment" in [gap["cause"] for gap in recording.broadcast.gaps]
+    assert "skipped-segment" in [gap["cause"] for gap in recording.broadcast.ledger]
 
 
 def test_a_master_playlist_leads_to_its_best_variant(recording: Recording, server: MediaServer, media: Path) -> None:

@@ -66,8 +66,8 @@ def test_after_a_cut_the_same_file_goes_on_and_the_gap_is_in_the_ledger(
     assert [t.body for t in tags_of(made.read_bytes()) if look_at(t).role in (Role.KEYFRAME, Role.MEDIA)] == [
         t.body for t in whole] + [t.body for t in tags_of(clip) if look_at(t).role in (Role.KEYFRAME, Role.MEDIA)]
     assert complaints(made) == ""
-    gap, = recording.broadcast.gaps
-    assert (gap["cause"], gap["file"]) == ("gap", "P001.flv")
+    gap, = recording.broadcast.ledger
+    assert (gap["cause"], gap["file"]) == ("cut", "P001.flv")
     assert gap["media_seconds_at"] == pytest.approx(max(tag.timestamp for tag in whole) / 1000, abs=0.1)
     assert 0 <= gap["seconds"] < 2
     assert recording.broadcast.figures.reconnects == 1
@@ -82,7 +82,7 @@ def test_another_picture_size_after_a_cut_begins_a_new_file(
     for name, source in (("P001.flv", clip), ("P002.flv", other)):
         assert complaints(recording.directory / name) == ""
         assert payloads((recording.directory / name).read_bytes(), VIDEO) == payloads(source, VIDEO)
-    assert recording.broadcast.gaps[0]["file"] == "P002.flv"
+    assert recording.broadcast.ledger[0]["file"] == "P002.flv"
 
 
 def test_a_split_by_size_loses_nothing(recording: Recording, server: MediaServer, media: Path) -> None:
@@ -105,10 +105,10 @@ def test_a_next_run_takes_the_next_number_and_notes_the_time_between(
         server.live(clip), server.status(404), server.live(clip), server.status(404))
     recording.run(server.url + "/live.flv")
     (recording.directory / "P001.flv").unlink()  # published and removed already
-    recording.run(server.url + "/live.flv", cause="new address")
+    recording.run(server.url + "/live.flv", cause="new-address")
     assert recording.names == ["P002.flv"]
-    assert [(gap["cause"], gap["file"]) for gap in recording.broadcast.gaps] == [("new address", "P002.flv")]
-    assert 0 < recording.broadcast.gaps[0]["seconds"] < 10
+    assert [(gap["cause"], gap["file"]) for gap in recording.broadcast.ledger] == [("new-address", "P002.flv")]
+    assert 0 < recording.broadcast.ledger[0]["seconds"] < 10
 
 
 @pytest.mark.parametrize("code", [403, 404, 410])
@@ -138,7 +138,7 @@ def test_a_silent_server_is_left_and_asked_again(recording: Recording, server: M
     server.answers["/live.flv"] = server.in_turn(
         server.live(prefix(clip, 6), silent=True), server.live(clip), server.status(404))
     assert recording.run(server.url + "/live.flv", stall_seconds=1.0) == Exit.NEEDS_URL
-    assert recording.broadcast.gaps[0]["seconds"] == pytest.approx(1.0, abs=0.6)
+    assert recording.broadcast.ledger[0]["seconds"] == pytest.approx(1.0, abs=0.6)
     assert payloads((recording.directory / "P001.flv").read_bytes(), VIDEO) == (
         payloads(prefix(clip, 6), VIDEO) + payloads(clip, VIDEO))
 
@@ -264,7 +264,7 @@ def test_garbage_in_the_stream_is_skipped_and_noted(recording: Recording, server
     recording.run(server.url + "/live.flv")
     made = recording.directory / "P001.flv"
     assert payloads(made.read_bytes(), VIDEO) == payloads(clip, VIDEO)
-    assert [gap["cause"] for gap in recording.broadcast.gaps] == ["garbage"]
+    assert [gap["cause"] for gap in recording.broadcast.ledger] == ["garbage"]
 
 
 def test_a_long_broadcast_is_on_disk_with_a_right_duration_while_it_runs(
@@ -310,7 +310,7 @@ def test_a_broken_spec_is_a_clear_line_and_exit_one(tmp_path: Path) -> None:
     assert "Traceback" not in found.stderr
 
 def test_a_signal_at_the_end_of_a_wait_does_not_make_the_recorder_wait_for_ever() -> None:
-    inbox = Connection(Spec("", Stream("http://127.0.0.1:9/", "flv"))).inbox
+    inbox = Connection(Spec("", (Stream("http://127.0.0.1:9/", "flv"),))).inbox
     before = signal.signal(signal.SIGALRM, lambda number, frame: time.sleep(0.001))  # until the wait should be over
     try:
         for n in range(40):
