@@ -13,8 +13,8 @@ from typing import NamedTuple
 from biliupd.errors import TemporaryError
 from biliupd.record.fetch import CHUNK, GONE, NETWORK_ERRORS, Client, Refused, explain
 from biliupd.record.flv import Parser, Tag
+from biliupd.record.flv_part import FlvPart
 from biliupd.record.ledger import Cause
-from biliupd.record.parts import FlvPart
 from biliupd.record.repair import Event, NewFile, Repair
 from biliupd.record.session import TICK_SECONDS, Ending, Session
 from biliupd.record.spec import Exit, Spec

@@ -26,6 +26,7 @@ class Cause(StrEnum):
     NEW_ADDRESS = "new-address"  # the site had to be asked for another one
     RESTART = "restart"  # our own recorder ended and began again
     NO_SPACE = "no-space"
+    WAITED = "waited"  # others had a higher priority
     SKIPPED_SEGMENT = "skipped-segment"  # was not to be had, or slid out of the playlist
     GAP_TAG = "gap-tag"  # the playlist itself says so
     AD = "ad"
