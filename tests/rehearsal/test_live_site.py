@@ -17,7 +17,8 @@ import pytest
 from support import wait_until
 
 from biliupd.errors import BiliupdError
-from biliupd.rehearsal.live_site import CLIENT_QUEUE_TAGS, LiveSite
+from biliupd.rehearsal.live_feed import Piece
+from biliupd.rehearsal.live_site import LiveSite
 
 
 @pytest.fixture
@@ -303,8 +304,8 @@ def test_a_slow_client_loses_media_but_holds_up_nobody(site):
     quick = Listener(address(site, "r"))
     wait_until(lambda: len(quick.pictures()) > 5)
     with feed.lock:
-        while slow.tags.qsize() < CLIENT_QUEUE_TAGS:
-            slow.tags.put(b"")
+        while slow.tags.qsize() < slow.most:
+            slow.tags.put(Piece(b""))
     seen = len(quick.pictures())
     wait_until(lambda: slow.wants_keyframe and len(quick.pictures()) > seen + 30)
     feed.leave(slow)
