@@ -13,14 +13,11 @@ AUDIO, VIDEO, SCRIPT = 8, 9, 18
 START = 0  # not a real tag: the parser puts it where a second file header stood, so a new stream begins
 
 FILE_HEADER = b"FLV\x01\x05\x00\x00\x00\x09\x00\x00\x00\x00"
-DURATION_AT = 53  # where the 8 bytes of `duration` lie in every file that begins as `opening` says
-FILESIZE_AT = 72
 LARGEST_BODY = {AUDIO: 64 << 10, VIDEO: 8 << 20, SCRIPT: 1 << 20}
 LARGEST_FILE_HEADER = 1024
 
 _TAG_HEADER = struct.Struct(">BBHBHBBH")  # type, size (1+2), time (1+2), extension, stream id (1+2)
 _U32 = struct.Struct(">I")
-_DOUBLE = struct.Struct(">d")
 _CANDIDATE = re.compile(rb"(?=[\x08\x09\x12].{7}\x00\x00\x00|FLV\x01.\x00\x00..)", re.DOTALL)
 _VIDEO_CODECS = {7: b"avc1", 12: b"hvc1", 13: b"av01"}
 _WITHOUT_HEADER = (b".mp3", b"ac-3", b"ec-3")
@@ -317,20 +314,3 @@ def tag_bytes(tags: Iterable[Tag]) -> bytes:
     for tag in tags:
         pieces += (tag.header, tag.body, _U32.pack(len(tag.body) + 11))
     return b"".join(pieces)
-
-
-def opening(duration_seconds: float = 0.0, file_bytes: int = 0) -> bytes:
-    """File header and our onMetaData tag; `duration` lies at DURATION_AT, `filesize` at FILESIZE_AT."""
-    body = b"".join((
-        b"\x02\x00\x0aonMetaData\x08\x00\x00\x00\x03",
-        b"\x00\x08duration\x00", double(duration_seconds),
-        b"\x00\x08filesize\x00", double(file_bytes),
-        b"\x00\x07encoder\x02\x00\x07biliupd",
-        b"\x00\x00\x09",
-    ))
-    return FILE_HEADER + tag_bytes([Tag(SCRIPT, 0, body)])
-
-
-def double(value: float) -> bytes:
-    """A number as AMF0 stores it, without its marker."""
-    return _DOUBLE.pack(value)

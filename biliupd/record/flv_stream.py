@@ -1,196 +1,334 @@
-"""Record an HTTP-FLV address: connect, repair, append, connect again.
+"""Record an HTTP-FLV address: connect, repair, append, and go on over another connection when one ends or has to.
 
-A network thread reads and never waits for the disk; the main thread of the recorder process does all the rest.
+A network thread per connection reads and never waits for the disk; the main thread of the recorder process does all the
+rest. A new connection is searched for the last tags written before anything of it is used: after a cut, and also before
+an old one is left on purpose.
 """
 
 import logging
 import time
 from queue import Empty, Queue
-from threading import Event as Flag
-from threading import Thread
-from typing import NamedTuple
 
-from biliupd.errors import TemporaryError
-from biliupd.record.fetch import CHUNK, GONE, NETWORK_ERRORS, Client, Refused, explain
-from biliupd.record.flv import Parser, Tag
-from biliupd.record.flv_part import FlvPart
+from biliupd.record.duplicates import Duplicates
+from biliupd.record.flv import SCRIPT, START, Parser, Tag
+from biliupd.record.flv_connection import Chunk, Connection, Lost
+from biliupd.record.flv_meta import metadata
+from biliupd.record.flv_part import FlvPart, last_tags
 from biliupd.record.ledger import Cause
-from biliupd.record.repair import Event, NewFile, Repair
+from biliupd.record.live_edge import LiveEdge
+from biliupd.record.rejoin import Search
+from biliupd.record.repair import Event, Gap, NewFile, Repair
 from biliupd.record.session import TICK_SECONDS, Ending, Session
-from biliupd.record.spec import Exit, Spec
+from biliupd.record.spec import Exit
 
 log = logging.getLogger("recorder")
 
-MOST_WAITING = (64 << 20) // CHUNK  # chunks between the two threads
 MOST_GARBAGE = 1 << 20
 NO_PROGRESS_SECONDS = 30.0
 GOOD_CONNECTION_SECONDS = 5.0  # media for this long: the next reconnect is a new story
 LONGEST_PAUSE = 8.0
-LONGEST_GATHER_SECONDS = 0.25  # let bytes gather in the kernel, instead of waking up for each packet …
-GATHERED = 64 << 10  # … but only so many, or the window closes and the server drops data
+SEARCH_SECONDS = 8.0  # media is on disk within 10 s of arriving, also while a seam is looked for
+SWITCH_SECONDS = 15.0  # for a planned one: then the old connection goes on, and it is tried again after …
+SWITCH_PAUSE = 5.0
 
 
-class Lost(NamedTuple):
-    """The connection is gone. With `exit` the address is no good; else it is worth another try."""
+class Feed:
+    """One connection and what has been made of it. `search` is None once its place in the recording is known."""
 
-    reason: str
-    exit: Exit | None = None
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.parser = Parser()
+        self.search: Search | None = Search()
+        self.began = time.monotonic()
+        self.media_at: float | None = None
+        self.first_media_at: float | None = None
+        self.shift = 0
+        self.had_tags = False
+        self.garbage_seen = 0
+        self._head = b""
 
+    def tags(self, chunk: bytes) -> list[Tag]:
+        """The tags that are whole now, their times moved into the clock of the recording."""
+        if len(self._head) < 16:
+            self._head += chunk[:16]
+        tags = self.parser.feed(chunk)
+        self.had_tags = self.had_tags or bool(tags)
+        return self._shifted(tags)
 
-class Connection:
-    """Reads one answer on a thread of its own and puts pieces of it, then a `Lost`, into `inbox`."""
+    def rest(self) -> list[Tag]:
+        """End of input: what is still whole."""
+        return self._shifted(self.parser.flush())
 
-    def __init__(self, spec: Spec) -> None:
-        # no SimpleQueue: in Python 3.11 a signal at the end of its timeout makes `get` wait for ever
-        self.inbox: Queue[bytes | Lost] = Queue()
-        self._url = spec.stream.url
-        self._client = Client(
-            spec.stream.url, spec.stream.headers, spec.connect_timeout_seconds, spec.stall_seconds)
-        self._stop = Flag()
+    def _shifted(self, tags: list[Tag]) -> list[Tag]:
+        return [tag._replace(timestamp=tag.timestamp + self.shift) for tag in tags] if self.shift else tags
 
-    def start(self) -> None:
-        """Connect and read."""
-        Thread(target=self._run, name="network", daemon=True).start()
-
-    def abandon(self) -> None:
-        """Read no more. A thread that waits for a silent server ends by its own time-out."""
-        self._stop.set()
-
-    def _run(self) -> None:
-        try:
-            lost = self._read()
-        except Refused as error:
-            lost = Lost(str(error), Exit.NEEDS_URL if error.status in GONE else None)
-        except TemporaryError as error:
-            lost = Lost(str(error))
-        except Exception:
-            log.exception("the network thread failed")
-            lost = Lost("an error of our own")
-        self.inbox.put(lost)
-
-    def _read(self) -> Lost:
-        answer, _ = self._client.open(self._url)
-        pause, gathered = LONGEST_GATHER_SECONDS / 8, 0
-        try:
-            while not self._stop.is_set():
-                before = time.monotonic()
-                chunk = answer.read1(CHUNK)
-                if not chunk:
-                    return Lost("the server ended the stream")
-                if self.inbox.qsize() >= MOST_WAITING:
-                    return Lost("overflow: the disk is slower than the stream")
-                self.inbox.put(chunk)
-                gathered += len(chunk)
-                if time.monotonic() - before > 0.001 or len(chunk) < GATHERED // 4:  # all that came is read
-                    pause = min(LONGEST_GATHER_SECONDS, pause * (0.5 if gathered > GATHERED else 1.2))
-                    gathered = 0
-                    self._stop.wait(pause)
-            return Lost("abandoned")
-        except NETWORK_ERRORS as error:
-            raise TemporaryError(explain(error)) from error
-        finally:
-            answer.close()
+    def problem(self) -> Lost | None:
+        """Why this is no stream that could be recorded."""
+        if not self.had_tags and self._head.lstrip().startswith((b"<", b"{", b"#EXTM3U")):
+            return Lost("the answer is no FLV but text or a web page", Cause.SERVER_DROP, gone=True)
+        if self.parser.lost_bytes > MOST_GARBAGE:
+            return Lost("1 MiB that is no FLV", Cause.GARBAGE, gone=not self.had_tags)
+        last = self.media_at or self.began
+        if time.monotonic() - last > NO_PROGRESS_SECONDS:
+            return Lost(f"bytes, but no media for {NO_PROGRESS_SECONDS:g} s", Cause.STALL)
+        return None
 
 
 class FlvStream:
-    """Everything between the address and the files of one recorder run."""
+    """Everything between the addresses and the files of one recorder run."""
 
     def __init__(self, session: Session) -> None:
         spec = session.spec
         self._session = session
         self._repair = Repair(spec.split_size, spec.split_seconds)
-        self._connection: Connection | None = None
-        self._parser = Parser()
-        self._head = b""
-        self._had_tags = False
-        self._garbage_seen = 0
+        self._duplicates = Duplicates()
+        self._edge = LiveEdge()
+        # no SimpleQueue: in Python 3.11 a signal at the end of its timeout makes `get` wait for ever
+        self._inbox: Queue[tuple[Connection, Chunk | Lost]] = Queue()
+        self._current: Feed | None = None
+        self._next: Feed | None = None
+        self._source: dict[str, object] = {}
+        self._missing = 0.0
+        self._before = last_tags(session.directory, session.broadcast.files)
+        self._renewals = session.renewals
+        self._switch_wanted = ""
+        self._switch_at = 0.0
+        self._lost_cause: Cause | None = None
+        self._trying_since = time.monotonic()
+        self._pause = 0.0
 
     def run(self) -> None:
         """Record until `Ending` is raised."""
-        session, pause = self._session, 0.0
-        trying_since = time.monotonic()
         while True:
-            before = session.media_at
-            lost = self._one_connection()
-            good = session.media_at is not None and session.media_at != before
-            log.info("connection lost: %s", lost.reason)
-            if lost.exit is not None:
-                raise Ending(lost.exit)
-            now = time.monotonic()
-            if good and self._delivered_seconds() >= GOOD_CONNECTION_SECONDS:
-                trying_since, pause = now, 0.0
-            if now + pause - trying_since > session.spec.reconnect_seconds:
-                log.warning("this address did not come back within %g s", session.spec.reconnect_seconds)
-                raise Ending(Exit.NEEDS_URL)
-            session.wait(pause)
-            pause = min(LONGEST_PAUSE, pause * 2 or 1.0)
+            self._session.tick()
+            if self._current is None and self._next is None:
+                self._connect()
+            self._consider_switch()
+            try:
+                connection, item = self._inbox.get(timeout=TICK_SECONDS)
+            except Empty:
+                self._look()
+                continue
+            for feed in (self._current, self._next):
+                if feed is not None and feed.connection is connection:
+                    self._take(feed, item)
+            self._look()
 
     def flush(self) -> None:
         """Write what has arrived: nothing of it is to be lost because the run ends."""
-        if self._connection:
-            self._connection.abandon()
-            while not self._connection.inbox.empty():
-                item = self._connection.inbox.get()
-                if isinstance(item, bytes):
-                    self._write(self._repair.feed(self._parser.feed(item)))
-        self._write(self._repair.feed(self._parser.flush()))
-        self._write(self._repair.flush())
+        feeds = [feed for feed in (self._current, self._next) if feed]
+        for feed in feeds:
+            feed.connection.abandon()
+        while not self._inbox.empty():
+            connection, item = self._inbox.get()
+            for feed in feeds:
+                if feed.connection is connection and isinstance(item, bytes):
+                    self._tags(feed, feed.tags(item))
+        if self._current:
+            self._tags(self._current, self._current.rest())
+            self._write(self._repair.feed(self._duplicates.flush()) + self._repair.flush())
+        elif self._next:
+            self._tags(self._next, self._next.rest())
+            self._join(self._next, final=True)
+            self._write(self._repair.feed(self._duplicates.flush()) + self._repair.flush())
 
-    def _delivered_seconds(self) -> float:
-        return (self._session.media_at or 0.0) - (self._first_media_at or 0.0) if self._first_media_at else 0.0
+    # connections
 
-    def _one_connection(self) -> Lost:
-        """Connect and record until the connection is lost; everything it brought is written then."""
-        connection = self._connection = Connection(self._session.spec)
-        self._parser, self._head, self._had_tags, self._garbage_seen = Parser(), b"", False, 0
-        self._first_media_at: float | None = None
-        self._write(self._repair.reconnected())
+    def _open(self) -> Feed | None:
+        session, stream = self._session, self._session.addresses.current
+        if stream is None:
+            return None
+        connection = Connection(stream, session.spec, self._inbox)
         connection.start()
-        try:
-            lost = self._take(connection)
-        finally:
-            connection.abandon()
-        self.flush()
-        self._connection = None
-        if lost.exit is None and self._head and not self._had_tags and not self._looks_like_media():
-            return Lost("the answer is no FLV but text or a web page", Exit.NEEDS_URL)
-        return lost
+        return Feed(connection)
 
-    def _take(self, connection: Connection) -> Lost:
-        progress, media_at = time.monotonic(), self._session.media_at
-        while True:
-            self._session.tick()
-            if self._session.media_at != media_at:
-                progress, media_at = time.monotonic(), self._session.media_at
-            elif time.monotonic() - progress > NO_PROGRESS_SECONDS:
-                return Lost(f"bytes, but no media for {NO_PROGRESS_SECONDS:g} s")
-            try:
-                item = connection.inbox.get(timeout=TICK_SECONDS)
-            except Empty:
-                continue
-            if isinstance(item, Lost):
-                return item
-            if lost := self._chunk(item):
-                return lost
+    def _connect(self) -> None:
+        """Another connection, after a pause that grows; ends the run when it has been in vain for too long."""
+        session, now = self._session, time.monotonic()
+        if now + self._pause - self._trying_since > session.spec.reconnect_seconds:
+            log.warning("no address came back within %g s", session.spec.reconnect_seconds)
+            raise Ending(Exit.NEEDS_URL)
+        if session.addresses.current is None:
+            session.needs_address("every address is refused")
+            session.wait(max(0.0, self._trying_since + session.spec.reconnect_seconds - now))
+        else:
+            session.wait(self._pause)
+        if self._renewals != session.renewals:
+            self._renewals, self._pause = session.renewals, 0.0
+        else:
+            self._pause = min(LONGEST_PAUSE, self._pause * 2 or 1.0)
+        self._next = self._open()
 
-    def _chunk(self, chunk: bytes) -> Lost | None:
-        if len(self._head) < 16:
-            self._head += chunk[:16]
-            if len(self._head) >= 16 and not self._looks_like_media():
-                return Lost("the answer is no FLV but text or a web page", Exit.NEEDS_URL)
-        tags = self._parser.feed(chunk)
-        self._had_tags = self._had_tags or bool(tags)
-        self._write(self._repair.feed(tags))
-        if self._parser.lost_bytes > MOST_GARBAGE:
-            return Lost("1 MiB that is no FLV", None if self._had_tags else Exit.NEEDS_URL)
-        if self._parser.garbage_bytes > self._garbage_seen and not self._parser.lost:
-            count, self._garbage_seen = self._parser.garbage_bytes - self._garbage_seen, self._parser.garbage_bytes
-            log.warning("%d bytes of garbage skipped", count)
+    def _consider_switch(self) -> None:
+        """Open a second connection beside one that works, when there is a reason to."""
+        session = self._session
+        if self._current is None:
+            return
+        if self._renewals != session.renewals:
+            self._renewals, self._switch_wanted, self._switch_at = session.renewals, "a new address", 0.0
+        elif session.is_slow():
+            session.note(Cause.SLOW, detail=f"{session.broadcast.figures.speed:.2f} of real time")
+            if session.addresses.left():
+                self._switch_wanted, self._switch_at = "another way, this one is slow", 0.0
+        if self._switch_wanted and self._next is None and time.monotonic() >= self._switch_at:
+            log.info("switching to %s", self._switch_wanted)
+            self._next = self._open()
+            if self._next is None:
+                self._switch_wanted = ""
+
+    def _look(self) -> None:
+        """At what time decides, for both connections."""
+        now = time.monotonic()
+        if self._current and (problem := self._current.problem()):
+            self._end(self._current, problem)
+        feed = self._next
+        if feed is None:
+            return
+        if problem := feed.problem():
+            self._end(feed, problem)
+        elif self._current is None:
+            if feed.media_at is not None and feed.first_media_at is not None:
+                self._join(feed, final=now - feed.first_media_at > SEARCH_SECONDS)
+        elif now - feed.began > SWITCH_SECONDS:
+            log.info("the new connection does not reach the old one: trying again")
+            self._switch_later(feed)
+
+    def _switch_later(self, feed: Feed) -> None:
+        feed.connection.abandon()
+        self._next, self._switch_at = None, time.monotonic() + SWITCH_PAUSE
+
+    def _take(self, feed: Feed, item: Chunk | Lost) -> None:
+        if isinstance(item, Lost):
+            self._end(feed, item)
+        else:
+            self._tags(feed, feed.tags(item))
+            self._garbage(feed)
+
+    def _garbage(self, feed: Feed) -> None:
+        parser = feed.parser
+        if parser.garbage_bytes > feed.garbage_seen and not parser.lost:
+            count, feed.garbage_seen = parser.garbage_bytes - feed.garbage_seen, parser.garbage_bytes
             self._session.note(Cause.GARBAGE, detail=f"{count} bytes")
-        return None
 
-    def _looks_like_media(self) -> bool:
-        return not self._head.lstrip().startswith((b"<", b"{", b"#EXTM3U"))
+    def _end(self, feed: Feed, lost: Lost) -> None:
+        """A connection is over; everything it brought is written."""
+        log.info("connection lost: %s", lost.reason)
+        feed.connection.abandon()
+        session = self._session
+        if feed is self._next and self._current is not None:
+            session.addresses.failed(gone=lost.gone)
+            self._switch_later(feed)
+            if session.addresses.current is None:
+                self._switch_wanted = ""
+            return
+        self._tags(feed, feed.rest())
+        if feed is self._next:
+            self._join(feed, final=True)
+            self._next = None
+        else:
+            self._write(self._repair.feed(self._duplicates.flush()) + self._repair.flush())
+        self._current = None if feed is self._current else self._current
+        problem = feed.problem() if not feed.had_tags else None
+        self._trying_since = max(self._trying_since, session.media_at or 0.0)
+        if feed.first_media_at and (feed.media_at or 0.0) - feed.first_media_at >= GOOD_CONNECTION_SECONDS:
+            self._pause = 0.0
+        self._lost_cause = self._lost_cause or lost.cause
+        if session.addresses.failed(gone=lost.gone or bool(problem)):
+            self._pause = 0.0  # another way, at once
+
+    # tags
+
+    def _tags(self, feed: Feed, tags: list[Tag]) -> None:
+        if not tags:
+            return
+        if feed.search is None:
+            starts = [number for number, tag in enumerate(tags) if tag.type == START]
+            if starts:  # the server began anew within its answer: as after a reconnect
+                self._record(feed, tags[:starts[0]])
+                self._lost_cause = self._lost_cause or Cause.SERVER_DROP
+                feed.search, feed.first_media_at, feed.shift = Search(), None, 0
+                if self._next:
+                    self._next.connection.abandon()
+                self._current, self._next = None, feed
+                self._tags(feed, tags[starts[-1] + 1:])
+                return
+            self._record(feed, tags)
+            return
+        feed.search.feed(tags)
+        if feed.search.has_media:
+            feed.media_at = time.monotonic()
+            feed.first_media_at = feed.first_media_at or feed.media_at
+            self._join(feed)
+
+    def _join(self, feed: Feed, *, final: bool = False) -> None:
+        """Let a new connection take its place, when it is known; `final`: now, whatever is known."""
+        search, tail = feed.search, self._tail()
+        if search is None:
+            return
+        anew = not self._repair.tail  # by an earlier run, into a file that is closed
+        seam = search.seam(tail, from_keyframe=anew)
+        if seam is None:
+            if self._current is not None or not (final or search.hopeless(tail)):
+                return
+            if not search.has_media:
+                return
+            seam = search.give_up(tail)
+        if self._current is not None:
+            self._current.connection.abandon()
+            self._switch_wanted = ""
+            self._session.note(Cause.CDN_SWITCH)
+        self._current, self._next = feed, None if feed is self._next else self._next
+        feed.search, feed.shift = None, seam.shift
+        if anew and seam.seamless:
+            self._session.missing_before = 0.0
+            self._session.note(Cause.SEAMLESS_JOIN, at=0.0, detail="after the run before")
+        elif seam.seamless:
+            if self._lost_cause is not None:
+                self._session.broadcast.figures.reconnects += 1
+                self._session.note(Cause.SEAMLESS_JOIN, detail=f"after {self._lost_cause}")
+            self._lost_cause = None
+        elif not anew:
+            self._with_a_gap(seam.missing_ms)
+        moved = [tag._replace(timestamp=tag.timestamp + seam.shift) for tag in seam.tags] if seam.shift else seam.tags
+        self._record(feed, moved)
+
+    def _tail(self) -> list[Tag]:
+        """The last tags written; whatever the repair still holds back is given out for that."""
+        self._write(self._repair.flush())
+        return list(self._repair.tail) or self._before
+
+    def _with_a_gap(self, missing_ms: int | None) -> None:
+        """What comes next does not follow what is written: `missing_ms` by the stream's clock, else by ours."""
+        session = self._session
+        away = time.monotonic() - (session.media_at or time.monotonic())
+        self._missing = away if missing_ms is None or missing_ms / 1000 > away + 2 else missing_ms / 1000
+        self._duplicates.reconnected()
+        self._edge.forget()
+        limit = session.spec.split_gap_seconds
+        self._write(self._repair.reconnected(split=Cause.GAP_SPLIT if 0 < limit < self._missing else ""))
+
+    def _record(self, feed: Feed, tags: list[Tag]) -> None:
+        now, session = time.monotonic(), self._session
+        for tag in tags:
+            if tag.type == SCRIPT:
+                self._source = metadata(tag.body) or self._source
+        if session.split_wanted:
+            session.split_wanted = False
+            self._repair.split(Cause.TITLE_SPLIT)
+        before = session.media_at
+        self._write(self._repair.feed(self._duplicates.feed(tags, now)))
+        if tags and session.media_at != before:
+            feed.media_at = now
+            feed.first_media_at = feed.first_media_at or now
+            session.addresses.delivered()
+            self._edge.note(self._repair.tail[-1].timestamp, now)
+        for length in self._duplicates.dropped:
+            session.note(Cause.DUPLICATE, detail=f"{length / 1000:.1f} s came again")
+            feed.media_at = now
+        self._duplicates.dropped.clear()
+        if self._duplicates.looping:
+            self._duplicates = Duplicates()
+            self._end(feed, Lost("the server repeats itself", Cause.STALL))
 
     def _write(self, events: list[Event]) -> None:
         batch: list[Tag] = []
@@ -201,18 +339,28 @@ class FlvStream:
             self._append(batch)
             batch = []
             if isinstance(event, NewFile):
-                self._session.open_part(FlvPart, event.cause)
-            elif event.seconds is None:
-                self._session.broadcast.figures.reconnects += 1
-                self._session.note(Cause.CUT, time.monotonic() - (self._session.media_at or time.monotonic()),
-                                   at=event.media_ms / 1000)
+                self._session.open_part(lambda at, number: FlvPart(at, number, self._source), event.cause)
             else:
-                self._session.note(event.cause, event.seconds, at=event.media_ms / 1000)
+                self._gap(event)
         self._append(batch)
+
+    def _gap(self, gap: Gap) -> None:
+        session, at = self._session, gap.media_ms / 1000
+        if gap.seconds is None:
+            session.broadcast.figures.reconnects += 1
+            session.note(self._lost_cause or Cause.CUT, self._missing, at=at)
+            self._lost_cause = None
+        elif gap.cause == "jump":
+            lost = self._edge.lost(gap.since, round(gap.seconds * 1000), time.monotonic())
+            if lost:
+                session.note(Cause.HOLE, lost, at=at)
+            else:
+                session.note(Cause.JUMP, at=at, detail=f"the clock was set by {gap.seconds:+.3f} s")
+        else:
+            session.note(gap.cause, gap.seconds, at=at)
 
     def _append(self, batch: list[Tag]) -> None:
         part = self._session.part
         if batch and isinstance(part, FlvPart):
             part.write(batch)
             self._session.media_written()
-            self._first_media_at = self._first_media_at or self._session.media_at

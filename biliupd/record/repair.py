@@ -12,6 +12,7 @@ from statistics import median
 from typing import NamedTuple
 
 from biliupd.record.flv import AUDIO, START, VIDEO, Look, Role, Tag, look_at
+from biliupd.record.flv_meta import OPENING_BYTES
 
 JUMP = 500  # between groups: a larger step of the clock is closed and reported
 JUMP_WITHOUT_HISTORY = 25_000
@@ -24,15 +25,19 @@ MOST_TAGS_IN_GROUP = 8192
 AUDIO_ONLY_AFTER = 3_000
 AUDIO_ONLY_GROUP = 1_000
 LARGEST_LEAD = 4 << 20
+SHORTEST_FILE = 5_000  # before a split that is not needed
+LONGEST_TAIL = 16
 HOLD, MOST_HELD, LARGEST_HELD = 1_000, 256, 16 << 20
 USUAL_SPACING = {VIDEO: 33, AUDIO: 22}
 CREDIBLE_SPACING = {VIDEO: range(15, 51), AUDIO: range(20, 25)}
-OPENING_BYTES = 200
 TAG_OVERHEAD = 15
 
 
 class NewFile(NamedTuple):
-    """End the open file, if any, and begin the next: '' (the first), codec-change, end-tag, limit-split."""
+    """End the open file, if any, and begin the next.
+
+    Causes: '' (the first), codec-change, end-tag, limit-split, or what `split` was given.
+    """
 
     cause: str
 
@@ -41,12 +46,13 @@ class Gap(NamedTuple):
     """Something is missing, or the clock jumped, at `media_ms` of the open file.
 
     `seconds` is None for a join after a reconnect: only the caller knows the wall clock. Causes: gap, jump (closed),
-    hole (stays in the file as a pause), dropped-tags.
+    hole (stays in the file as a pause), dropped-tags. `since`: the stream's own time (ms) up to which all was well.
     """
 
     cause: str
     seconds: float | None
     media_ms: int
+    since: int = 0
 
 
 Event = Tag | NewFile | Gap
@@ -97,7 +103,8 @@ class _File:
 class Repair:
     """Feed it the tags of all connections of a recording, in order; it returns what is to be written.
 
-    `split_size` in bytes and `split_seconds` of media; 0: never.
+    `split_size` in bytes and `split_seconds` of media; 0: never. `tail`: the last media tags given out, with the
+    times they came with.
     """
 
     def __init__(self, split_size: int = 0, split_seconds: float = 0) -> None:
@@ -116,6 +123,8 @@ class Repair:
         self._steps: deque[int] = deque(maxlen=32)
         self._dropped: list[int] | None = None  # times; None: at the start of a connection it is no loss
         self._events: list[Event] = []
+        self._split_cause = ""
+        self.tail: deque[Tag] = deque(maxlen=LONGEST_TAIL)
 
     def feed(self, tags: Iterable[Tag]) -> list[Event]:
         """Take tags as the parser gives them."""
@@ -132,10 +141,16 @@ class Repair:
                 self._ended = True
         return self._taken()
 
-    def reconnected(self) -> list[Event]:
-        """The next tags come from a new connection."""
+    def reconnected(self, *, split: str = "") -> list[Event]:
+        """The next tags come from a new connection and do not follow the last ones; `split`: why in a new file."""
         self._reconnect()
+        if split and self._file:
+            self._end_file(split)
         return self._taken()
+
+    def split(self, cause: str) -> None:
+        """Begin a new file at the next keyframe, but not within the first seconds of one."""
+        self._split_cause = cause
 
     def flush(self) -> list[Event]:
         """End of a connection or of everything: give out what is still held. More may follow."""
@@ -214,7 +229,7 @@ class Repair:
     def _end_file(self, next_cause: str) -> None:
         if self._file:
             self._let_go(self._file)
-        self._file, self._group, self._next_cause = None, None, next_cause
+        self._file, self._group, self._next_cause, self._split_cause = None, None, next_cause, ""
 
     def _audio_before_keyframe(self, tag: Tag, time: int) -> None:
         """Kept for the keyframe that follows; when none does, audio is all there is."""
@@ -274,6 +289,8 @@ class Repair:
             self._finish_group(self._file)
             if self._over_limit(self._file, may_split):
                 self._end_file("limit-split")
+            elif self._split_cause and may_split and self._file.target >= SHORTEST_FILE:
+                self._end_file(self._split_cause)
         file, old = self._file, self._group
         group = self._group = _Group(start)
         if file is None:
@@ -319,7 +336,7 @@ class Repair:
         hole = start - file.offset - file.target
         file.offset, file.highest = start - file.target, start
         if hole:
-            self._events.append(Gap("jump", hole / 1000, file.target))
+            self._events.append(Gap("jump", hole / 1000, file.target, start - hole))
 
     def _largest_pause(self) -> float:
         return max(JUMP, 4 * median(self._steps)) if self._steps else JUMP_WITHOUT_HISTORY
@@ -346,7 +363,7 @@ class Repair:
         if file.highest is not None and time > file.highest:
             step = time - file.highest
             if step > self._largest_pause():
-                self._events.append(Gap("hole", step / 1000, file.end))
+                self._events.append(Gap("hole", step / 1000, file.end, file.highest))
             self._steps.append(step)
         file.highest = time if file.highest is None else max(file.highest, time)
         file.last = file.last_of[tag.type] = time
@@ -355,4 +372,5 @@ class Repair:
         first_two = group.first_two.setdefault(tag.type, [])
         if len(first_two) < 2:
             first_two.append(out)
+        self.tail.append(Tag(tag.type, time, tag.body))
         self._events.append(Tag(tag.type, out, tag.body))

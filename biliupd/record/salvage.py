@@ -4,48 +4,39 @@ Run by the crew when no recorder is at work in the folder. Safe to repeat: a sec
 """
 
 import contextlib
-import os
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 from biliupd.errors import PermanentError, TemporaryError
 from biliupd.record import broadcast as broadcasts
+from biliupd.record import ledger
 from biliupd.record.disk import replace_file, sync_directory
-from biliupd.record.flv import (
-    AUDIO,
-    DURATION_AT,
-    FILE_HEADER,
-    FILESIZE_AT,
-    LARGEST_BODY,
-    SCRIPT,
-    VIDEO,
-    double,
-    opening,
-)
+from biliupd.record.flv_salvage import salvage_flv
+from biliupd.record.ledger import Cause
 from biliupd.record.parts import INDEX, REMEMBERED, SEGMENT_SUFFIXES, digest_of
 from biliupd.record.playlist import Entry, MediaPlaylist, NotAPlaylist, parse, write
 
-_BLOCK = 1 << 20
 _FLV_PART = re.compile(r"P\d{3,}\.flv\.part")
 _FOLDER = re.compile(r"P\d{3,}")
 
 
-def salvage(directory: Path) -> list[str]:
+def salvage(directory: Path, fragment_seconds: float = 0.0) -> list[str]:
     """End every unfinished part of a broadcast's folder; returns what was done, one sentence each.
 
-    Nobody may be recording there. Figures in broadcast.json are corrected. Raises `TemporaryError` when the disk
-    refuses.
+    Nobody may be recording there. Figures and ledger in broadcast.json are corrected; a part shorter than
+    `fragment_seconds` is marked. Raises `TemporaryError` when the disk refuses.
     """
     done: list[str] = []
     try:
         broadcast = None
         with contextlib.suppress(PermanentError):
             broadcast = broadcasts.read(directory)
-        known = {str(item.get("name")): item for item in broadcast.files} if broadcast else {}
         for path in sorted(directory.iterdir()):
+            written_at = path.stat().st_mtime
             if _FLV_PART.fullmatch(path.name):
                 name = path.name.removesuffix(".part")
-                result = _salvage_flv(path, int(known.get(name, {}).get("bytes", 0)))
+                result = salvage_flv(path)
             elif _FOLDER.fullmatch(path.name) and path.is_dir() and not _has_ended(path / INDEX):
                 name = f"{path.name}/{INDEX}"
                 result = _salvage_folder(path)
@@ -58,7 +49,8 @@ def salvage(directory: Path) -> list[str]:
             text, seconds, size = result
             done.append(f"{name}: {text}")
             if broadcast:
-                _correct(broadcast, name, seconds, size)
+                _correct(broadcast, name, seconds, size, fragment_seconds)
+                _note(broadcast, name, seconds, text, written_at)
         if done:
             sync_directory(directory)
             if broadcast:
@@ -68,10 +60,22 @@ def salvage(directory: Path) -> list[str]:
     return done
 
 
-def _correct(broadcast: broadcasts.Broadcast, name: str, seconds: float, size: int) -> None:
+def _note(broadcast: broadcasts.Broadcast, name: str, seconds: float, text: str, written_at: float) -> None:
+    """The recorder said last what it had written seconds before its end: media came up to the file's own time."""
+    last = datetime.fromtimestamp(written_at, UTC)
+    if seconds and (not broadcast.last_media_at or datetime.fromisoformat(broadcast.last_media_at) < last):
+        broadcast.last_media_at = last.isoformat(timespec="milliseconds")
+        broadcast.first_media_at = broadcast.first_media_at or broadcast.last_media_at
+    ledger.add(broadcast, {
+        "at": last.isoformat(timespec="milliseconds"), "cause": Cause.SALVAGED.value, "file": name,
+        "media_seconds_at": round(seconds, 3), "seconds": 0.0, "detail": text})
+
+
+def _correct(broadcast: broadcasts.Broadcast, name: str, seconds: float, size: int, fragment_seconds: float) -> None:
     files = [item for item in broadcast.files if item.get("name") != name]
     if size:
-        files.append({"name": name, "seconds": round(seconds, 3), "bytes": size})
+        marks = {"fragment": True} if seconds < fragment_seconds else {}
+        files.append({"name": name, "seconds": round(seconds, 3), "bytes": size, **marks})
     broadcast.files = sorted(files, key=lambda item: str(item.get("name")))
     figures = broadcast.figures
     figures.bytes = sum(item.get("bytes", 0) for item in files)
@@ -87,80 +91,6 @@ def _remember(broadcast: broadcasts.Broadcast, folder: Path) -> None:
     position = broadcast.position or {}
     recent = [str(digest) for digest in position.get("recent", [])] + [digest_of(path.read_bytes()) for path in names]
     broadcast.position = {**position, "recent": list(dict.fromkeys(recent))[-REMEMBERED:]}
-
-
-def _salvage_flv(path: Path, hint: int) -> tuple[str, float, int]:
-    """Cut after the last whole tag, correct duration and size, take `.part` off. `hint`: a size that ended a tag."""
-    handle = os.open(path, os.O_RDWR)
-    try:
-        total = os.fstat(handle).st_size
-        size, last_ms, tags = _whole_tags(handle, total, hint)
-        ours = os.pread(handle, DURATION_AT, 0) == opening()[:DURATION_AT]
-        empty = last_ms == 0 and tags <= 3  # metadata and two sequence headers
-        if not empty:
-            os.ftruncate(handle, size)
-            if ours:
-                os.pwrite(handle, double(last_ms / 1000), DURATION_AT)
-                os.pwrite(handle, double(size), FILESIZE_AT)
-            os.fsync(handle)
-    finally:
-        os.close(handle)
-    if empty:
-        path.unlink()
-        return "held no media, removed", 0.0, 0
-    target = path.with_suffix("")
-    if target.exists():
-        target = path.with_name(f"{path.name.split('.')[0]} salvaged.flv")
-    path.rename(target)
-    return f"ended after {last_ms / 1000:.1f} s, {total - size} torn bytes cut off", last_ms / 1000, size
-
-
-def _whole_tags(handle: int, total: int, hint: int) -> tuple[int, int, int]:
-    """Where the last whole tag stops, the highest time (ms) near the end, and how many tags were looked at."""
-    if hint > len(FILE_HEADER) and hint <= total:
-        start = _tag_before(handle, hint)
-        if start is not None:
-            return _walk(handle, start, total)
-    return _walk(handle, len(FILE_HEADER), total)
-
-
-def _tag_before(handle: int, stop: int) -> int | None:
-    """Start of a tag some way before `stop`, found by back pointers; None when they do not fit."""
-    at = stop
-    for _ in range(8):  # so that both audio and video are among them
-        if at <= len(FILE_HEADER):
-            break
-        start = at - 4 - int.from_bytes(os.pread(handle, 4, at - 4), "big")
-        if start < len(FILE_HEADER) or _tag(os.pread(handle, 11, start))[0] != at - start - 15:
-            return None
-        at = start
-    return at
-
-
-def _tag(header: bytes) -> tuple[int, int]:
-    """Body size and time of a tag header; size −1 when it is none."""
-    if len(header) < 11 or header[0] not in (AUDIO, VIDEO, SCRIPT) or header[8:11] != b"\0\0\0":
-        return -1, 0
-    size = int.from_bytes(header[1:4], "big")
-    return (size if size <= LARGEST_BODY[header[0]] else -1), int.from_bytes(header[7:8] + header[4:7], "big")
-
-
-def _walk(handle: int, at: int, total: int) -> tuple[int, int, int]:
-    last_ms, tags, block, block_at = 0, 0, b"", 0
-
-    def at_place(place: int, count: int) -> bytes:
-        nonlocal block, block_at
-        if not block_at <= place <= place + count <= block_at + len(block):
-            block, block_at = os.pread(handle, _BLOCK, place), place
-        return block[place - block_at: place - block_at + count]
-
-    while at + 15 <= total:
-        size, time = _tag(at_place(at, 11))
-        stop = at + 11 + size
-        if size < 0 or stop + 4 > total or int.from_bytes(at_place(stop, 4), "big") != size + 11:
-            break
-        at, last_ms, tags = stop + 4, max(last_ms, time), tags + 1
-    return at, last_ms, tags
 
 
 def _has_ended(index: Path) -> bool:

@@ -57,6 +57,7 @@ class Session:
         self.split_wanted = False  # the title is another one: a new file as soon as that loses nothing
         self.part: Part | None = None
         self.stop_asked = False  # set by the signal handler, which runs on this thread
+        self.missing_before: float | None = None  # seconds between the last run and this one; None: by the wall clock
         self.media_at: float | None = None  # monotonic: when media of this run came last
         self._spec_path = spec_path
         self._spec_seen = _stamp(spec_path)
@@ -212,8 +213,8 @@ class Session:
     def _first_of_run(self, wall: float) -> None:
         broadcast = self.broadcast
         if broadcast.last_media_at:
-            away = wall - _seconds(broadcast.last_media_at)
-            self.note(self.spec.cause, max(0.0, away), at=0.0)
+            away = max(0.0, wall - _seconds(broadcast.last_media_at))
+            self.note(self.spec.cause, away if self.missing_before is None else self.missing_before, at=0.0)
         if not broadcast.first_media_at:
             broadcast.first_media_at = _moment(wall)
 

@@ -1,30 +1,25 @@
 """Tags and bytes; the letters are those of the test vectors of the recording rules."""
 
 import random
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from recording_support import complaints, tags_of
+from recording_support import tags_of
 
 from biliupd.record.flv import (
     AUDIO,
-    DURATION_AT,
     FILE_HEADER,
-    FILESIZE_AT,
     SCRIPT,
     START,
     VIDEO,
     Parser,
     Role,
     Tag,
-    double,
     is_end,
     is_header,
     is_keyframe,
     look_at,
-    opening,
     tag_bytes,
 )
 
@@ -84,21 +79,6 @@ def test_times_of_32_bits_have_their_high_byte_last(time: int, header: str) -> N
     tag = Tag(AUDIO, time, b"ab")
     assert tag.header.hex() == header
     assert tags_of(tag_bytes([tag])) == [tag]
-
-
-def test_the_opening_keeps_duration_and_size_in_their_places() -> None:
-    made = opening(12.5, 99)
-    assert made[:13].hex() == "464c56010500000009" + "00000000"
-    assert made[24:37] == b"\x02\x00\x0aonMetaData"
-    assert made[DURATION_AT: DURATION_AT + 8] == double(12.5)
-    assert made[FILESIZE_AT: FILESIZE_AT + 8] == double(99)
-    assert [tag.type for tag in tags_of(made)] == [SCRIPT]
-
-
-def test_the_opening_is_read_by_ffmpeg(media: Path, tmp_path: Path) -> None:
-    made = tmp_path / "made.flv"
-    made.write_bytes(opening(12) + tag_bytes(t for t in tags_of((media / "clip.flv").read_bytes()) if t.type != SCRIPT))
-    assert complaints(made) == ""
 
 
 @st.composite

@@ -19,9 +19,9 @@ from biliupd.record.flv import (
     is_header,
     is_keyframe,
     look_at,
-    opening,
     tag_bytes,
 )
+from biliupd.record.flv_meta import OPENING_BYTES, FileMeta, opening
 from biliupd.record.repair import Gap, NewFile, Repair
 
 AVC = Tag(VIDEO, 0, b"\x17\0\0\0\0record A")
@@ -153,7 +153,7 @@ def test_g_a_file_cut_anywhere_never_raises_and_keeps_all_whole_tags(media: Path
         assert len(tag_bytes(kept)) >= cut - 2500 - max(len(tag.body) for tag in whole)
     for number, cut in enumerate((len(raw) // 3, len(raw) // 2 + 5)):
         path = tmp_path / f"{number}.flv"
-        path.write_bytes(opening() + tag_bytes(repair(tags_of(raw[:cut])).files[0]))
+        path.write_bytes(opening(FileMeta()) + tag_bytes(repair(tags_of(raw[:cut])).files[0]))
         assert complaints(path) == ""
 
 
@@ -206,7 +206,7 @@ def test_a_file_header_in_midstream_is_a_reconnect() -> None:
     assert result.gaps == [Gap("gap", None, 0)]
 
 
-@pytest.mark.parametrize(("size", "seconds"), [(20_000, 0.0), (0, 4.0), (15_000, 3.0)])
+@pytest.mark.parametrize(("size", "seconds"), [(OPENING_BYTES + 20_000, 0.0), (0, 4.0), (OPENING_BYTES + 15_000, 3.0)])
 def test_p_a_split_loses_nothing_and_keeps_below_the_limit(size: int, seconds: float) -> None:
     source = stream(40)
     result = repair([AVC, AAC, *source], size=size, seconds=seconds)
@@ -216,16 +216,16 @@ def test_p_a_split_loses_nothing_and_keeps_below_the_limit(size: int, seconds: f
         assert tags[:2] == [AVC, AAC]
         assert is_keyframe(result.media(number)[0])
         assert result.media(number)[0].timestamp == 0
-        assert not size or len(opening() + tag_bytes(tags)) <= size
+        assert not size or OPENING_BYTES + len(tag_bytes(tags)) <= size
         assert not seconds or max(tag.timestamp for tag in tags) <= seconds * 1000
     assert set(result.causes[1:]) == {"limit-split"}
 
 
 def test_a_stream_without_keyframes_is_split_at_twice_the_limit() -> None:
     source = [key(0), *(inter(40 * n, 1000) for n in range(1, 100))]
-    result = repair([AVC, *source], size=20_000)
+    result = repair([AVC, *source], size=OPENING_BYTES)
     assert [tag.body for tag in result.all_media()] == [tag.body for tag in source]
-    assert all(len(tag_bytes(tags)) <= 42_000 for tags in result.files)
+    assert all(len(tag_bytes(tags)) <= OPENING_BYTES + 2_000 for tags in result.files)
 
 
 def test_q_after_an_end_tag_the_next_media_make_a_new_file() -> None:
@@ -285,7 +285,7 @@ def test_whatever_comes_each_file_is_well_formed(script: list[tuple[Tag, int]]) 
         time = max(0, time + (step if abs(step) > 600 else step % 50))
         is_media = look_at(tag).role in (Role.KEYFRAME, Role.MEDIA)
         source.append(Tag(tag.type, time, tag.body + bytes([number])) if is_media else tag)
-    result = repair(source, size=3000, seconds=60)
+    result = repair(source, size=OPENING_BYTES + 3000, seconds=60)
     for number, tags in enumerate(result.files):
         media = result.media(number)
         assert media
