@@ -9,7 +9,7 @@ import queue
 import signal
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +20,7 @@ from loguru import logger
 
 from biliupd import __version__, log, systemd
 from biliupd import config as configuration
-from biliupd.catalog import records
+from biliupd.catalog import ledgers, records
 from biliupd.catalog.backup import heed_copy, mend
 from biliupd.catalog.database import Catalog, Damaged, stamp, write
 from biliupd.config import Config, Streamer
@@ -31,7 +31,8 @@ from biliupd.intake import Intake
 from biliupd.live.platform import LiveStatus, LiveStream, Platform, State, answers, platform_for
 from biliupd.live.poller import Poller
 from biliupd.pipeline import Pipeline
-from biliupd.record.crew import Crew, Ended, Show, Started
+from biliupd.record.crew import Crew
+from biliupd.record.shows import Ended, Show, Started
 from biliupd.record.spec import Stream
 from biliupd.watch.watcher import Watcher
 
@@ -80,11 +81,12 @@ class Daemon:
         self._crew = Crew(
             config.record, config.recordings, config.live.offline_delay_seconds,
             on_started=self._on_started, on_stopped=self._on_stopped, recheck=self._recheck,
-            on_space=self._on_space,
+            on_notice=self._on_notice, on_pressure=self._on_pressure, unmerged=self._unmerged,
+            ffmpeg=_ffmpeg(config),
         )  # fmt: skip
         self._poller = Poller(
             config.live, config.streamers,
-            on_status=self._on_status, needs_stream=lambda name: not self._crew.recording(name),
+            on_status=self._on_status, needs_stream=self._crew.wants_stream,
         )  # fmt: skip
         self._watcher = Watcher(
             config.watch, roots,
@@ -109,7 +111,7 @@ class Daemon:
         logger.info("biliupd {} starts (pid {}), recordings in {}", __version__, os.getpid(),
                     self._config.recordings.directory)  # fmt: skip
         self._keep_rows()
-        for start in ("space:", "root:", "emptied:"):  # told anew where it still holds
+        for start in ("space", "record:", "root:", "emptied:"):  # told anew where it still holds
             records.take_back(self._catalog.db, start)
         try:
             for part in reversed(self._parts.values()):
@@ -275,15 +277,15 @@ class Daemon:
         self._keep_rows()
         self._intake.apply(roots)
         self._watcher.apply(new.watch, roots)
-        self._crew.apply(new.record, new.live.offline_delay_seconds)
+        self._crew.apply(new.record, new.live.offline_delay_seconds, _ffmpeg(new))
         self._poller.apply(new.live, new.streamers)
         self._want(new)
         self._pipeline.apply(new)
         logger.info("new settings: {} streamers, {} drop folders", len(new.streamers), len(new.drop_folders))
 
     def _want(self, config: Config) -> None:
-        """End the recordings of streamers that the settings no longer name."""
-        self._crew.wanted({streamer.name for streamer in config.streamers if streamer.record})
+        """End the recordings of streamers that the settings no longer name, and say which ones matter most."""
+        self._crew.wanted({streamer.name: streamer.priority for streamer in config.streamers if streamer.record})
 
     def _keep_rows(self) -> None:
         """What the settings say, into the catalog."""
@@ -320,6 +322,8 @@ class Daemon:
     def _on_status(
         self, streamer: Streamer, platform: Platform, status: LiveStatus, stream: LiveStream | None
     ) -> None:
+        if status.state is State.LIVE:
+            self._crew.titled(streamer.name, status.title)
         if status.state is State.LIVE and stream is not None:
             self._crew.went_live(
                 Show(
@@ -338,9 +342,15 @@ class Daemon:
     def _recheck(self, streamer: str) -> None:
         self._poller.check_now(streamer)
 
-    def _on_space(self, told: tuple[str, str]) -> None:
-        streamer, text = told
-        self._tell(lambda: records.notice(self._catalog.db, f"space:{streamer}", text))
+    def _on_notice(self, told: tuple[str, str]) -> None:
+        key, text = told
+        self._tell(lambda: records.notice(self._catalog.db, key, text))
+
+    def _on_pressure(self, directory: str) -> None:
+        self._pipeline.hurry_tidying()
+
+    def _unmerged(self, running: Collection[str]) -> int:
+        return ledgers.unmerged_bytes(self._catalog.db, os.path.abspath(self._config.recordings.directory), running)
 
     def _on_started(self, task: Started) -> None:
         self._tell(lambda: self._started(task))
@@ -356,8 +366,7 @@ class Daemon:
 
     def _stopped(self, task: Ended) -> None:
         records.task_stopped(self._catalog.db, task.task_id, task.reason, stamp(task.at))
-        if task.over:
-            self._intake.broadcast_over(task.broadcast_id)
+        self._intake.broadcast_told(task.broadcast_id)
 
 
 def _waits(waits: dict[str, str]) -> str:
@@ -372,6 +381,14 @@ def _way(stream: LiveStream) -> Stream:
     """What a platform says, as a recorder is told."""
     expires = stream.expires_at.isoformat() if stream.expires_at else ""
     return Stream(stream.url, stream.protocol, dict(stream.headers), expires)
+
+
+def _ffmpeg(config: Config) -> str:
+    """The program for recorders that need it; without one, they say so."""
+    try:
+        return ffmpeg.find(config.edit)
+    except BiliupdError:
+        return "ffmpeg"
 
 
 def _roots(config: Config) -> list[Path]:

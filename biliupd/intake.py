@@ -4,17 +4,18 @@ Runs on the watcher's thread. Reads `broadcast.json` and the ends of playlists; 
 the decision what changed from `catalog.sync`. This is the one door for recordings and dropped files alike.
 """
 
+import contextlib
 import os
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from loguru import logger
 
 from biliupd import sidecars
-from biliupd.catalog import records, sync
-from biliupd.catalog.database import Catalog
+from biliupd.catalog import ledgers, records, sync, videos
+from biliupd.catalog.database import Catalog, write
 from biliupd.catalog.paths import below
 from biliupd.catalog.sync import VIDEO_ENDINGS, Found
 from biliupd.config import WatchConfig
@@ -35,6 +36,7 @@ MANY = 50  #: that many rows missing at once, and a fifth of all, are believed o
 FEWEST_SEGMENTS = 10  #: of a folder without a playlist that is one video all the same
 LARGEST_SEGMENT_BYTES = 64 << 20
 MASTER_LEVELS = 3  #: so far above a playlist its master is looked for
+LARGEST = 1e15  #: a number in broadcast.json that is larger is none
 _PIECES = (".ts", ".m4s", ".mp4", ".m4v")  #: what a playlist's folder holds of it
 _NO_VIDEOS = (PLAYLIST, ".m4s", ".m4i")  #: nothing by themselves
 _ENDINGS = frozenset((*VIDEO_ENDINGS, *_NO_VIDEOS))
@@ -57,6 +59,7 @@ class Intake:
         self.apply(roots)
         self.doubtful: dict[str, set[int]] = {}
         self._refused: set[str] = set()
+        self._fragments: dict[str, dict[str, str]] = {}  # by broadcast and file: why it is not published
 
     def apply(self, roots: Sequence[Path]) -> None:
         """Other directories are watched from now on."""
@@ -84,8 +87,13 @@ class Intake:
             if self.is_ours(folder) and any(entry.path.endswith("/" + BROADCAST) for entry in here):
                 self.read_broadcast(folder)
             found += self.found(folder, root, here, growing)
-        changes = sync.compare(found, sync.rows_near(self._catalog.db, found), lies_there=_lies_there)
-        sync.apply(self._catalog.db, changes, fingerprint)
+        db = self._catalog.db
+        changes = sync.compare(found, sync.rows_near(db, found), lies_there=_lies_there)
+        fragments = {thing.broadcast_id for thing in found} & self._fragments.keys()
+        with write(db) if fragments else contextlib.nullcontext():  # no worker takes one in between
+            sync.apply(db, changes, fingerprint)
+            for id in filter(None, fragments):
+                videos.set_aside(db, id, self._fragments[id])
         for new in changes.added:
             if not new.growing:
                 logger.info("new in the library: {}", new.file_path)
@@ -100,8 +108,9 @@ class Intake:
         """A broadcast began: its row need not wait for its files to settle."""
         self.read_broadcast(os.path.abspath(directory))
 
-    def broadcast_over(self, id: str) -> None:
-        """A broadcast ended; one that recorded nothing left no folder, and leaves no row."""
+    def broadcast_told(self, id: str) -> None:
+        """A recorder of a broadcast ended, or all of it did; one that recorded nothing left no folder, and leaves no
+        row."""
         row = records.get_broadcast(self._catalog.db, id)
         if row is not None and self.read_broadcast(row["directory"]) is None and not os.path.lexists(row["directory"]):
             records.forget_broadcast(self._catalog.db, id)
@@ -183,16 +192,30 @@ class Intake:
             return None
         if facts is None:
             return None
-        db = self._catalog.db
+        db, figures = self._catalog.db, facts.figures
         streamer = records.streamer_id(db, facts.streamer, platform=facts.platform, url=facts.url)
-        records.broadcast(
-            db,
-            {
-                "id": facts.id, "streamer_id": streamer, "title": facts.title, "cover_url": facts.cover_url,
-                "live_id": facts.live_id, "directory": directory, "started_at": facts.started_at,
-                "ended_at": facts.ended_at, "parts": len(facts.files), "file": stamp,
-            },
-        )  # fmt: skip
+        fragments = {
+            os.path.join(directory, str(file["name"])): f"a fragment of {_number(file.get('seconds')):.1f} s;"
+            " biliupd retry publishes it"
+            for file in facts.files if file.get("fragment") and file.get("name")
+        }  # fmt: skip
+        if fragments:
+            self._fragments[facts.id] = fragments
+        with write(db):
+            changed = records.broadcast(
+                db,
+                {
+                    "id": facts.id, "streamer_id": streamer, "title": facts.title, "cover_url": facts.cover_url,
+                    "live_id": facts.live_id, "directory": directory, "started_at": facts.started_at,
+                    "ended_at": facts.ended_at, "parts": len(facts.files), "file": stamp,
+                    "first_media_at": facts.first_media_at, "last_media_at": facts.last_media_at,
+                    "live_seconds": _number(figures.live_seconds), "media_seconds": _number(figures.media_seconds),
+                    "lost_seconds": _number(figures.lost_seconds), "gaps": int(_number(figures.gaps)),
+                },
+            )  # fmt: skip
+            if changed:
+                ledgers.keep(db, facts.id, [_ledger_row(row) for row in facts.ledger])
+                videos.set_aside(db, facts.id, fragments)
         return _Place(facts, streamer)
 
 
@@ -275,6 +298,17 @@ class Survey:
         if doubtful.pop(root, None) is not None:
             records.notice(db, f"emptied:{root}", "")
         return True
+
+
+def _ledger_row(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of a ledger as anybody may have left it."""
+    numbers = {name: _number(row.get(name)) for name in ("media_seconds_at", "seconds")}
+    return {name: numbers[name] if name in numbers else str(row.get(name, "")) for name in ledgers.COLUMNS}
+
+
+def _number(found: object) -> float:
+    """A number that a table takes."""
+    return float(found) if isinstance(found, int | float) and 0 <= found <= LARGEST else 0.0
 
 
 def fill(intake: Intake, root: Path, watch: WatchConfig) -> list[str]:

@@ -49,11 +49,11 @@ def live_status(db: Database, name: str, status: str, reason: str) -> None:
         )
 
 
-def broadcast(db: Database, facts: dict[str, Any]) -> None:
-    """Make or renew the row of a broadcast, written only when something changed.
+def broadcast(db: Database, facts: dict[str, Any]) -> bool:
+    """Make or renew the row of a broadcast, written only when something changed; whether something did.
 
-    `facts`: id, streamer_id, title, cover_url, live_id, directory, started_at, ended_at, parts, and by what its
-    `broadcast.json` is known again: file.
+    `facts`: id, streamer_id, title, cover_url, live_id, directory, started_at, ended_at, parts, the sums of its ledger,
+    and by what its `broadcast.json` is known again: file.
     """
     row = {**facts, "directory": stored(facts["directory"])}
     with write(db):
@@ -62,6 +62,9 @@ def broadcast(db: Database, facts: dict[str, Any]) -> None:
             rows(db, "broadcasts").insert({**row, "created_at": now()}, conversions=PATH_COLUMNS)
         elif {**known, **facts} != known:
             rows(db, "broadcasts").update(facts["id"], row, conversions=PATH_COLUMNS)
+        else:
+            return False
+    return True
 
 
 def broadcast_files(db: Database) -> dict[str, str]:

@@ -211,8 +211,21 @@ def release(db: Database) -> int:
     return count
 
 
+def set_aside(db: Database, broadcast_id: str, why: Mapping[str, str]) -> None:
+    """Videos of a broadcast, by file, that are not published for the reason given, unless a person asked for it."""
+    with write(db):
+        for video in db.query(
+            "select id, file_path, merged_from, state from videos where broadcast_id = ? and again = 0"
+            " and state in (?, ?)",
+            [broadcast_id, State.RECORDED, State.READY],
+        ):
+            reason = why.get(video["merged_from"] or video["file_path"])
+            if reason:
+                move(db, video["id"], State(video["state"]), State.IGNORED, last_error=reason)
+
+
 def retry(db: Database, id: int) -> bool:
-    """A person asks for another try of a held video, or for one that was ignored as a copy."""
+    """A person asks for another try of a held video, or for one that was ignored as a copy or a fragment."""
     row = get(db, id)
     if row is None or row["state"] not in (State.HELD, State.IGNORED):
         return False

@@ -32,6 +32,10 @@ class Tidying:
         self._settings: RetentionConfig | None = None
         self._refused: dict[int, str] = {}
 
+    def hurry(self) -> None:
+        """The disk fills up: what may go goes with the next turn. Any thread."""
+        self._look_at = 0.0
+
     def turn(self) -> bool:
         """Every published file as the settings want it; False: there is nothing more to do for now."""
         settings = self._desk.config.retention

@@ -66,6 +66,10 @@ class Pipeline:
         """Files that may go, and the catalog's copies."""
         return self._keeping.turn() or self._tidying.turn()
 
+    def hurry_tidying(self) -> None:
+        """Space is short: what the settings let go goes within some seconds, not within a minute."""
+        self._tidying.hurry()
+
     def close(self, deadline_seconds: float) -> None:
         """Stop: ffmpeg and uploads are ended, their rows go back to rest."""
         self._desk.stop.set()

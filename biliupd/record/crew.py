@@ -5,14 +5,12 @@ directory (new folders, broadcast.json while no recorder runs, salvage) and data
 the daemon: a state file per open broadcast lets the next daemon find them.
 """
 
-import os
-import shutil
 import signal
 import threading
 import time
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -24,120 +22,52 @@ from biliupd.config import RecordConfig, RecordingsConfig
 from biliupd.errors import BiliupdError
 from biliupd.record import broadcast as broadcasts
 from biliupd.record import spec as specs
-from biliupd.record.broadcast import Broadcast, Figures
-from biliupd.record.disk import sync_directory
 from biliupd.record.ledger import Cause
+from biliupd.record.open_broadcast import WAITED, OpenBroadcast, make, seconds_since
+from biliupd.record.places import Places, Runner
 from biliupd.record.process import Process
 from biliupd.record.salvage import salvage
-from biliupd.record.spec import Exit, Spec, Stream
+from biliupd.record.shows import Ended, Running, Show, Started
+from biliupd.record.spec import Exit, Stream
 
 IDLE_SECONDS = 1.0
-RECHECK_SECONDS = (0.0, 5.0, 10.0, 20.0, 40.0, 60.0)
 KILL_AFTER_SECONDS = 30.0
-LEAST_FREE_BYTES = 64 << 20
-FREE_AGAIN_BYTES = 256 << 20  # after a disk was full
-LONGEST_TITLE_BYTES = 120
+STILL_SECONDS = 60.0  # without a sign of life: a recorder hangs
+MOST_VAIN_RUNS = 2  # then the site is asked
+OVER = "over"
 _T = TypeVar("_T")
-_UNSAFE = str.maketrans(dict.fromkeys('/\\:*?"<>|', "_"))
-
-
-@dataclass(frozen=True)
-class Show:
-    """A streamer that is live now. `streams` are ways to its media, the best first."""
-
-    streamer: str
-    platform: str
-    url: str
-    title: str
-    cover_url: str
-    live_id: str
-    streams: tuple[Stream, ...]
-
-
-@dataclass(frozen=True)
-class Started:
-    """A recorder began to run."""
-
-    task_id: str
-    broadcast_id: str
-    streamer: str
-    pid: int
-    directory: Path
-    at: datetime
-
-
-@dataclass(frozen=True)
-class Ended:
-    """A recorder ended, or (`over`) its broadcast did, which may be told in one or in two calls.
-
-    `reason` is that of the recorder: over, needs_url, stopped, no_space, orphaned, unsupported, crashed.
-    """
-
-    task_id: str
-    broadcast_id: str
-    streamer: str
-    at: datetime
-    reason: str
-    over: bool
-
-
-@dataclass(frozen=True)
-class Running:
-    """A recorder that runs now. `pid` is 0 until an adopted one has told it."""
-
-    streamer: str
-    task_id: str
-    broadcast_id: str
-    directory: Path
-    pid: int
-    started_at: str
-    figures: Figures
-
-
-@dataclass
-class _Open:
-    """A broadcast that is not over. Times are monotonic seconds."""
-
-    directory: Path
-    broadcast: Broadcast
-    state_path: Path
-    process: Process | None = None
-    silent_since: float = 0.0
-    offline: bool = False
-    stopping_since: float | None = None
-    told: bool = False  # whether its recorder has been sent SIGTERM
-    rechecks: int = 0
-    recheck_at: float = 0.0
-    bytes_at_start: int = 0
-    read_mtime: int = 0
 
 
 class Crew:
-    """Keeps one recorder per streamer that is live.
+    """Keeps one recorder per streamer that is live, as far as limit, priority and space allow.
 
-    `on_started`, `on_stopped`, `recheck` (look at this streamer soon) and `on_space` (a streamer and why the disk keeps
-    it from being recorded, empty when it no longer does) are called on the crew thread; what they raise
-    is logged. `offline_delay_seconds`: live again within this time after the last media is the same broadcast.
+    `on_started`, `on_stopped`, `recheck` (look at this streamer soon), `on_notice` (what a notice is about and its
+    text, empty when that is over) and `on_pressure` (the disk fills up: clean what may be cleaned) are called on the
+    crew thread; what they raise is logged. `unmerged`: see places.Places. `offline_delay_seconds`: live again within
+    this time after the last media is the same broadcast.
     """
 
     def __init__(self, record: RecordConfig, recordings: RecordingsConfig, offline_delay_seconds: float, *,
                  on_started: Callable[[Started], None], on_stopped: Callable[[Ended], None],
                  recheck: Callable[[str], None],
-                 on_space: Callable[[tuple[str, str]], None] = lambda told: None) -> None:
-        self._record = record
-        self._recordings = recordings
+                 on_notice: Callable[[tuple[str, str]], None] = lambda told: None,
+                 on_pressure: Callable[[str], None] = lambda why: None,
+                 unmerged: Callable[[Collection[str]], int] = lambda running: 0, ffmpeg: str = "ffmpeg") -> None:
+        self._record, self._recordings, self._ffmpeg = record, recordings, ffmpeg
         self._state_directory = recordings.data_directory / "recorders"
         self._heartbeat = self._state_directory / "heartbeat"
         self._offline_delay = offline_delay_seconds
         self._on_started, self._on_stopped, self._recheck = on_started, on_stopped, recheck
-        self._on_space = on_space
-        self._open: dict[str, _Open] = {}
+        self._on_pressure = on_pressure
+        self._places = Places(record, recordings.directory, self._state_directory,
+                              lambda told: self._tell(on_notice, told), unmerged)
+        self._open: dict[str, OpenBroadcast] = {}
         self._asked: SimpleQueue[Callable[[float], None]] = SimpleQueue()
         self._calls: list[Callable[[], None]] = []
         self._lock = threading.RLock()
+        self._now = time.monotonic()  # of the last turn
         self._adopted = False
-        self._full: set[str] = set()
-        self._beatless = ""  # why there is no heartbeat
+        self._said: dict[str, str] = {}  # what does not work, by what it is about
         self._ending = False
         self._stop_event = threading.Event()
         self._wake = threading.Event()
@@ -176,6 +106,7 @@ class Crew:
     def turn(self, now: float) -> None:
         """One look at everything; `now` is monotonic seconds. Callbacks are called at its end."""
         with self._lock:
+            self._now = now
             self._beat()
             if not self._adopted:
                 self._adopt(now)
@@ -186,6 +117,7 @@ class Crew:
                     self._look(streamer, now)
                 except (BiliupdError, OSError) as error:
                     logger.bind(streamer=streamer).error("crew: {}", error)
+            self._look_at_places(now)
             calls, self._calls = self._calls, []
         for call in calls:
             try:
@@ -193,22 +125,49 @@ class Crew:
             except Exception:  # noqa: BLE001 - whatever a callback raises, the crew goes on
                 logger.exception("a callback of the crew failed")
 
+    # what others ask
+
     def went_live(self, show: Show) -> None:
-        """Have it recorded: a new broadcast, or the open one goes on. Nothing when it is being recorded."""
+        """Have it recorded: a new broadcast, or the open one goes on. Of one that is being recorded, the recorder is
+        given the addresses if it needs others, now or soon."""
         self._ask(lambda now: self._begin(show, now))
+
+    def titled(self, streamer: str, title: str) -> None:
+        """The site says that it is live, and how it is called now. A broadcast keeps the title it began with; its
+        recorder may begin a new file."""
+        def note(now: float) -> None:
+            entry = self._open.get(streamer)
+            if entry is None:
+                return
+            entry.offline = False
+            if entry.process and entry.spec and title and entry.spec.title != title:
+                entry.write_spec(replace(entry.spec, title=title), now)
+        self._ask(note)
 
     def went_offline(self, streamer: str) -> None:
         """The site says so explicitly; "unknown" is never passed on."""
         def mark(now: float) -> None:
-            self._space_is_no_matter(streamer)
-            if streamer in self._open:
-                self._open[streamer].offline = True
+            entry = self._open.get(streamer)
+            if entry:
+                entry.offline = True
+                entry.was_offline = entry.was_offline or entry.process is None
+                if self._places.waits(streamer):  # until now it was live
+                    entry.silent_since = now
+            self._places.leave(streamer)
         self._ask(mark)
 
     def recording(self, streamer: str) -> bool:
         """Whether a recorder runs for this streamer."""
         with self._lock:
             return streamer in self._open and self._open[streamer].process is not None
+
+    def wants_stream(self, streamer: str) -> bool:
+        """Whether addresses of its media would be of use: it is not recorded and has a place, or needs others."""
+        with self._lock:
+            entry = self._open.get(streamer)
+            if entry and entry.process:
+                return entry.wants_address(self._now)
+            return self._places.wants(streamer)
 
     def stop(self, streamer: str) -> None:
         """End that recorder properly; its broadcast is over then."""
@@ -218,7 +177,7 @@ class Crew:
         """End all recorders, start none any more and wait, at most so long; what still runs then runs on."""
         self._ending = True  # the sites are looked at until the poller is closed
         deadline = time.monotonic() + deadline_seconds
-        self.wanted(set())
+        self.wanted({})
         self.turn(time.monotonic())
         while self._open and time.monotonic() < deadline:
             self._stop_event.wait(0.05)
@@ -240,19 +199,19 @@ class Crew:
             logger.bind(streamer=broadcast.streamer).warning("a broadcast left open is ended: {}", str(directory))
         self._ask(end)
 
-    def wanted(self, streamers: set[str]) -> None:
-        """Stop the recorders of all other streamers."""
-        def stop_others(now: float) -> None:
-            for streamer in set(self._open) - streamers:
+    def wanted(self, priorities: Mapping[str, int]) -> None:
+        """The streamers to record, with their priorities. The recorders of all others are stopped."""
+        def take(now: float) -> None:
+            self._places.prioritise(priorities)
+            for streamer in self._open.keys() - priorities.keys():
                 self._stop(streamer, now)
-            for streamer in self._full - streamers:
-                self._space_is_no_matter(streamer)
-        self._ask(stop_others)
+        self._ask(take)
 
-    def apply(self, record: RecordConfig, offline_delay_seconds: float) -> None:
+    def apply(self, record: RecordConfig, offline_delay_seconds: float, ffmpeg: str = "ffmpeg") -> None:
         """New settings, for recorders that start from now on."""
         with self._lock:
-            self._record, self._offline_delay = record, offline_delay_seconds
+            self._record, self._offline_delay, self._ffmpeg = record, offline_delay_seconds, ffmpeg
+            self._places.apply(record)
 
     def running(self) -> list[Running]:
         """The recorders that run now, with the figures of the last turn."""
@@ -282,18 +241,24 @@ class Crew:
         try:
             self._state_directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._heartbeat.touch()
-            trouble = ""
+            self._say(str(self._heartbeat), "")
         except OSError as error:
-            trouble = error.strerror or str(error)
-        if trouble and trouble != self._beatless:
-            logger.error("crew: {}: {}", self._heartbeat, trouble)
-        self._beatless = trouble
+            self._say(str(self._heartbeat), error.strerror or str(error))
+
+    def _say(self, what: str, trouble: str) -> None:
+        """Once, as long as it is the same."""
+        if trouble and trouble != self._said.get(what):
+            logger.error("crew: {}: {}", what, trouble)
+        self._said[what] = trouble
+
+    # beginning
 
     def _adopt(self, now: float) -> None:
         """Find what a daemon before us left open."""
         for path in sorted(self._state_directory.glob("*.json")):
             try:
-                directory = Path(specs.read(path).directory)
+                spec = specs.read(path)
+                directory = Path(spec.directory)
                 broadcast = broadcasts.read(directory)
             except BiliupdError as error:
                 logger.error("a broadcast cannot be taken up again: {}", error)
@@ -303,113 +268,73 @@ class Crew:
                 if directory.parent.is_dir():  # else a mount is missing, and it may come back
                     path.unlink(missing_ok=True)
                 continue
-            entry = _Open(directory, broadcast, path, bytes_at_start=broadcast.figures.bytes)
-            entry.silent_since = now - _seconds_since(broadcast.last_media_at or broadcast.started_at)
+            entry = OpenBroadcast(directory, broadcast, path, spec, began_at=now,
+                                  bytes_at_start=broadcast.figures.bytes)
+            entry.silent_since = now - seconds_since(broadcast.last_media_at or broadcast.started_at)
             self._open[broadcast.streamer] = entry
-            process = Process(directory, self._log_path(broadcast))
+            process = Process(directory, entry.log_path)
             if process.alive(broadcast):
                 entry.process = process
+                entry.note_expiry(now, datetime.fromtimestamp(path.stat().st_mtime, UTC))
                 logger.bind(streamer=broadcast.streamer).info("recorder adopted (pid {})", broadcast.pid)
             elif broadcast.ended_at is not None:  # only its state file was still to go
                 self._over(broadcast.streamer, entry, broadcast.exit or "crashed")
             else:
-                self._ended(broadcast.streamer, entry, broadcast.exit or "crashed", now)
-
-    def _log_path(self, broadcast: Broadcast) -> Path:
-        return self._state_directory / f"{broadcast.id}.log"
+                self._ended(broadcast.streamer, entry, broadcast.exit or "crashed", now, ask=True)
 
     def _begin(self, show: Show, now: float) -> None:
         entry = self._open.get(show.streamer)
-        if self._ending or (entry and (entry.process or entry.stopping_since is not None)):
+        if self._ending or (entry and entry.stopping):
             return
-        cause = Cause.RESTART.value
+        if entry and entry.process:
+            self._renew(entry, show, now)
+            return
         if entry and self._is_another(entry, show, now):
             self._over(show.streamer, entry, entry.broadcast.exit or "crashed")
             entry = None
+        if not self._places.admit(show.streamer, _since(entry), self._runners(), now):
+            return
         if entry is None:
-            if not self._has_space(show.streamer, again=False):
-                return
-            entry = self._new_broadcast(show)
-            entry.silent_since = now
+            entry = make(show, self._recordings.directory, self._state_directory, now)
             self._open[show.streamer] = entry
-        else:
-            if not self._has_space(show.streamer, again=entry.broadcast.exit == Exit.NO_SPACE.reason):
-                return
-            cause = Cause.NEW_ADDRESS.value if entry.broadcast.exit == Exit.NEEDS_URL.reason else Cause.RESTART.value
-        self._launch(entry, show, cause)
+        entry.broadcast.live_id = entry.broadcast.live_id or show.live_id
+        self._launch(entry, show.streams, show.title, entry.cause(), now)
 
-    def _is_another(self, entry: _Open, show: Show, now: float) -> bool:
+    def _renew(self, entry: OpenBroadcast, show: Show, now: float) -> None:
+        """Addresses for a recorder that runs; if it waits for those of a broadcast that is over, it ends."""
+        before = entry.broadcast.live_id
+        if entry.broadcast.needs_address and before and show.live_id and before != show.live_id:
+            self._stop(show.streamer, now)
+        elif entry.wants_address(now):
+            entry.renew(show.streams, now)
+
+    def _is_another(self, entry: OpenBroadcast, show: Show, now: float) -> bool:
         """Whether the show is a new broadcast, and the open one is over."""
         before = entry.broadcast.live_id
         if before and show.live_id:
             return before != show.live_id
-        return now - entry.silent_since >= self._offline_delay
+        return not self._places.waits(show.streamer) and now - entry.silent_since >= self._offline_delay
 
-    def _has_space(self, streamer: str, *, again: bool) -> bool:
-        least = FREE_AGAIN_BYTES if again else LEAST_FREE_BYTES
-        self._recordings.directory.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(self._recordings.directory).free
-        if free >= least:
-            self._space_is_no_matter(streamer)
-            return True
-        if streamer not in self._full:
-            self._full.add(streamer)
-            logger.bind(streamer=streamer).error(
-                "not recording: {} MiB free, {} needed", free >> 20, least >> 20)
-        text = f"{streamer} is not recorded: less than {least >> 20} MiB are free in {self._recordings.directory}"
-        self._tell(self._on_space, (streamer, text))
-        return False
-
-    def _space_is_no_matter(self, streamer: str) -> None:
-        if streamer in self._full:
-            self._full.discard(streamer)
-            self._tell(self._on_space, (streamer, ""))
-
-    def _new_broadcast(self, show: Show) -> _Open:
-        started = datetime.now(UTC)
-        name = f"{started.astimezone():%Y-%m-%d %H-%M-%S} {safe_title(show.title)}".strip()
-        parent = self._recordings.directory / show.streamer
-        directory, count = parent / name, 1
-        while directory.exists():
-            count += 1
-            directory = parent / f"{name} ({count})"
-        directory.mkdir(parents=True)
-        sync_directory(parent)
-        broadcast = Broadcast(
-            id=uuid.uuid4().hex, streamer=show.streamer, platform=show.platform,
-            url=broadcasts.public_address(show.url), title=show.title,
-            cover_url=show.cover_url, live_id=show.live_id, started_at=started.isoformat(timespec="milliseconds"))
-        return _Open(directory, broadcast, self._state_directory / f"{broadcast.id}.json")
-
-    def _launch(self, entry: _Open, show: Show, cause: str) -> None:
-        record, broadcast = self._record, entry.broadcast
+    def _launch(self, entry: OpenBroadcast, streams: tuple[Stream, ...], title: str, cause: Cause,
+                now: float) -> None:
+        broadcast = entry.broadcast
         broadcast.task_id, broadcast.exit = uuid.uuid4().hex, None
         broadcast.pid = broadcast.pid_started = None
-        broadcast.live_id = broadcast.live_id or show.live_id
+        broadcast.needs_address = ""
         broadcasts.write(entry.directory, broadcast)
-        spec = Spec(
-            directory=str(entry.directory), streams=show.streams, title=show.title,
-            heartbeat=str(self._heartbeat), cause=cause, split_size=int(record.split_size),
-            split_seconds=record.split_seconds, connect_timeout_seconds=record.connect_timeout_seconds,
-            stall_seconds=record.stall_seconds, reconnect_seconds=record.reconnect_seconds,
-            sync_seconds=record.sync_seconds, orphan_seconds=record.orphan_seconds)
-        specs.write(entry.state_path, spec)
-        entry.process = Process.started(entry.state_path, entry.directory, self._log_path(broadcast))
-        entry.offline, entry.bytes_at_start = False, broadcast.figures.bytes
+        entry.figures_path.unlink(missing_ok=True)
+        entry.write_spec(replace(
+            entry.new_spec(self._record, streams), title=title, heartbeat=str(self._heartbeat), cause=cause.value,
+            ffmpeg=self._ffmpeg), now)
+        entry.process = Process.started(entry.state_path, entry.directory, entry.log_path)
+        entry.offline = entry.was_offline = False
+        entry.still_seconds, entry.began_at, entry.bytes_at_start = 0.0, now, broadcast.figures.bytes
         pid = entry.process.pid or 0
         logger.bind(streamer=broadcast.streamer).info("recorder started (pid {}) in {}", pid, str(entry.directory))
         self._tell(self._on_started, Started(
             broadcast.task_id, broadcast.id, broadcast.streamer, pid, entry.directory, datetime.now(UTC)))
 
-    def _stop(self, streamer: str, now: float) -> None:
-        entry = self._open.get(streamer)
-        if entry is None or entry.stopping_since is not None:
-            return
-        if entry.process is None:
-            self._over(streamer, entry, entry.broadcast.exit or "crashed")
-            return
-        entry.stopping_since = now
-        entry.told = entry.process.signal(entry.broadcast, signal.SIGTERM)
+    # watching
 
     def _look(self, streamer: str, now: float) -> None:
         entry = self._open[streamer]
@@ -417,30 +342,39 @@ class Crew:
         if process is None:
             if entry.offline and now - entry.silent_since >= self._offline_delay:
                 self._over(streamer, entry, entry.broadcast.exit or "crashed")
-            elif now >= entry.recheck_at:
-                self._recheck_now(streamer, entry, now)
+            elif now >= entry.recheck_at and not self._places.waits(streamer):
+                self._ask_site(streamer, entry, now)
             return
         alive = process.alive(entry.broadcast)
-        self._refresh(entry)
+        entry.refresh()
         self._relay(streamer, process)
-        if alive:
-            if entry.stopping_since is not None:
-                if now - entry.stopping_since > KILL_AFTER_SECONDS:
-                    process.signal(entry.broadcast, signal.SIGKILL)
-                elif not entry.told:  # an adopted one had not told its pid
-                    entry.told = process.signal(entry.broadcast, signal.SIGTERM)
-            return
-        self._ended(streamer, entry, entry.broadcast.exit or _reason(process.exit_code), now)
+        if not alive:
+            self._ended(streamer, entry, entry.broadcast.exit or _reason(process.exit_code), now)
+        elif entry.stopping:
+            if now - entry.stopping_since > KILL_AFTER_SECONDS:
+                process.signal(entry.broadcast, signal.SIGKILL)
+            elif not entry.told:  # an adopted one had not told its pid
+                entry.told = process.signal(entry.broadcast, signal.SIGTERM)
+        else:
+            self._look_after(streamer, entry, process, now)
 
-    def _refresh(self, entry: _Open) -> None:
-        """Read broadcast.json again when the recorder has written it."""
-        try:
-            mtime = os.stat(entry.directory / broadcasts.NAME).st_mtime_ns
-        except OSError:
-            return
-        if mtime != entry.read_mtime:
-            entry.read_mtime = mtime
-            entry.broadcast = _read(entry)
+    def _look_after(self, streamer: str, entry: OpenBroadcast, process: Process, now: float) -> None:
+        """Of a recorder that runs: does it live, has it what it needs, is there still something to record."""
+        entry.listen(now, deaf=bool(self._said.get(str(self._heartbeat))))
+        if entry.still_seconds >= STILL_SECONDS:
+            logger.bind(streamer=streamer).error("the recorder hangs: no sign of life for {:.0f} s; killing it",
+                                                 entry.still_seconds)
+            entry.still_seconds = 0.0
+            process.signal(entry.broadcast, signal.SIGKILL)
+        needs = entry.broadcast.needs_address
+        if needs and entry.offline and entry.broadcast.last_media_at and \
+                seconds_since(entry.broadcast.last_media_at) >= self._offline_delay:
+            self._stop(streamer, now)
+        elif not entry.wants_address(now):
+            if entry.broadcast.figures.bytes > entry.bytes_at_start:  # what it was given works
+                entry.rechecks, entry.recheck_at = 0, now
+        elif now >= entry.recheck_at:
+            self._ask_site(streamer, entry, now)
 
     def _relay(self, streamer: str, process: Process) -> None:
         for line in process.log_lines():
@@ -448,11 +382,50 @@ class Crew:
             known = level in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
             logger.bind(streamer=streamer).log(level if known else "WARNING", "{}", text if known else line)
 
-    def _ended(self, streamer: str, entry: _Open, reason: str, now: float) -> None:
-        """A recorder has ended: make whole what it left, and say so."""
-        entry.process = None
-        self._salvage(streamer, entry)
-        entry.broadcast = broadcast = _read(entry)
+    def _look_at_places(self, now: float) -> None:
+        """Who ends for others or for space, and who is asked for because there is a place."""
+        try:
+            verdict = self._places.turn(self._runners(), now)
+        except OSError as error:
+            self._say(str(self._recordings.directory), error.strerror or str(error))
+            return
+        self._say(str(self._recordings.directory), "")
+        if verdict.stop:
+            streamer, why = verdict.stop
+            self._places.put_in(streamer, _since(self._open[streamer]))
+            self._stop(streamer, now, why)
+        for streamer in verdict.offers:
+            self._tell(self._recheck, streamer)
+        if verdict.pressure:
+            self._tell(self._on_pressure, str(self._recordings.directory))
+
+    def _runners(self) -> list[Runner]:
+        return [entry.runner for entry in self._open.values() if entry.process]
+
+    # ending
+
+    def _stop(self, streamer: str, now: float, why: str = OVER) -> None:
+        entry = self._open.get(streamer)
+        if why == OVER:
+            self._places.leave(streamer)
+        if entry is None or entry.stopping:
+            if entry and why == OVER:
+                entry.stopping = OVER
+            return
+        if entry.process is None:
+            self._over(streamer, entry, entry.broadcast.exit or "crashed")
+            return
+        entry.stopping, entry.stopping_since = why, now
+        entry.told = entry.process.signal(entry.broadcast, signal.SIGTERM)
+
+    def _ended(self, streamer: str, entry: OpenBroadcast, reason: str, now: float, *, ask: bool = False) -> None:
+        """A recorder has ended: make whole what it left, say so, and have another one go on. `ask`: the site first."""
+        stopping = entry.stopping
+        if stopping in (WAITED, Exit.NO_SPACE.reason) and reason == Exit.STOPPED.reason:
+            reason = stopping
+        entry.salvage()
+        entry.read_again()
+        broadcast = entry.broadcast
         if broadcast.exit != reason:
             broadcast.exit = reason
             try:
@@ -460,35 +433,31 @@ class Crew:
             except OSError as error:  # a full disk, mostly: it is known here, and everybody has to hear of it
                 logger.bind(streamer=streamer).error("cannot write broadcast.json: {}", error.strerror)
         logger.bind(streamer=streamer).info("recorder ended: {}", reason)
-        if entry.stopping_since is not None:
+        entry.ended(now)
+        if stopping == OVER:
             self._over(streamer, entry, reason)
             return
-        if broadcast.last_media_at:
-            entry.silent_since = now - _seconds_since(broadcast.last_media_at)
-        if broadcast.figures.bytes > entry.bytes_at_start:
-            entry.rechecks = 0
         self._tell(self._on_stopped, Ended(
             broadcast.task_id, broadcast.id, streamer, datetime.now(UTC), reason, over=False))
-        entry.recheck_at = now + RECHECK_SECONDS[min(entry.rechecks, len(RECHECK_SECONDS) - 1)]
-        if now >= entry.recheck_at:
-            self._recheck_now(streamer, entry, now)
+        if reason == Exit.NO_SPACE.reason and not stopping:
+            self._places.is_full()
+        entry.pause(now)
+        if self._places.waits(streamer) or self._ending:
+            return
+        if reason == "crashed" and not ask and entry.vain_runs < MOST_VAIN_RUNS and entry.spec:
+            self._launch(entry, entry.spec.streams, entry.spec.title, Cause.RESTART, now)
+        elif now >= entry.recheck_at:
+            self._ask_site(streamer, entry, now)
 
-    def _salvage(self, streamer: str, entry: _Open) -> None:
-        try:
-            for what in salvage(entry.directory):
-                logger.bind(streamer=streamer).warning("salvaged: {}", what)
-        except BiliupdError as error:
-            logger.bind(streamer=streamer).error("{}", error)
-
-    def _recheck_now(self, streamer: str, entry: _Open, now: float) -> None:
-        entry.rechecks += 1
-        entry.recheck_at = now + RECHECK_SECONDS[min(entry.rechecks, len(RECHECK_SECONDS) - 1)]
+    def _ask_site(self, streamer: str, entry: OpenBroadcast, now: float) -> None:
+        entry.next_recheck(now)
         self._tell(self._recheck, streamer)
 
-    def _over(self, streamer: str, entry: _Open, reason: str) -> None:
+    def _over(self, streamer: str, entry: OpenBroadcast, reason: str) -> None:
         """The broadcast is over: write that down, forget its state; nothing is left of one that recorded nothing."""
-        self._salvage(streamer, entry)  # finds something only when it could not be done before
-        broadcast = entry.broadcast = _read(entry)
+        entry.salvage()  # finds something only when it could not be done before
+        entry.read_again()
+        broadcast = entry.broadcast
         broadcast.ended_at = broadcast.last_media_at or broadcast.started_at
         if broadcast.files or any(entry.directory.glob("P*")):
             broadcasts.write(entry.directory, broadcast)
@@ -500,8 +469,7 @@ class Crew:
                 except OSError:
                     break  # something else is in it
         del self._open[streamer]
-        entry.state_path.unlink(missing_ok=True)
-        self._log_path(broadcast).unlink(missing_ok=True)
+        entry.forget()
         logger.bind(streamer=streamer).info("broadcast over: {} files, {:.0f} s", broadcast.figures.files,
                                             broadcast.figures.media_seconds)
         self._tell(self._on_stopped, Ended(
@@ -512,20 +480,9 @@ class Crew:
         self._calls.append(lambda: callback(value))
 
 
-def safe_title(title: str) -> str:
-    """A title as part of a folder's name: at most 120 bytes, no separator, nothing a NAS would refuse."""
-    text = "".join(c for c in title.translate(_UNSAFE) if c.isprintable())
-    text = text.encode(errors="ignore")[:LONGEST_TITLE_BYTES].decode(errors="ignore")
-    return " ".join(text.split()).strip(". ")
-
-
-def _read(entry: _Open) -> Broadcast:
-    """broadcast.json as it is now; what was known of it before, when it cannot be read."""
-    try:
-        return broadcasts.read(entry.directory) or entry.broadcast
-    except BiliupdError as error:
-        logger.bind(streamer=entry.broadcast.streamer).error("{}", error)
-        return entry.broadcast
+def _since(entry: OpenBroadcast | None) -> str:
+    """Since when a streamer is live, as far as it is known here."""
+    return entry.broadcast.started_at if entry else datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def _reason(exit_code: int | None) -> str:
@@ -533,10 +490,3 @@ def _reason(exit_code: int | None) -> str:
         return Exit(exit_code).reason if exit_code is not None else "crashed"
     except ValueError:
         return "crashed"
-
-
-def _seconds_since(moment: str) -> float:
-    try:
-        return max(0.0, (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds())
-    except (ValueError, TypeError):
-        return 0.0
