@@ -1,4 +1,7 @@
-"""Addresses of a stream itself: http(s) whose path ends in .flv or .m3u8. There is no site to ask, only the media.
+"""Addresses of a stream itself: there is no site to ask, only the media.
+
+http(s) whose path ends in .flv, .m3u8 or .mpd, `dash://` before any such address as streamlink writes it, rtmp(s),
+rtsp(s) and srt. `hls://`, `hlsvariant://` and `httpstream://` with their parameters are streamlink's own.
 
 Runs on the thread of whoever looks at a room. A user and password in the address go out as an Authorization header
 and nowhere else.
@@ -10,9 +13,14 @@ from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 from biliupd.config import LiveConfig
 from biliupd.errors import TemporaryError
+from biliupd.live.attempt import look_at_manifest, look_by_playing
 from biliupd.live.fetch import Answer
 from biliupd.live.media import Standstill, find_media_playlist, look_at_flv, look_at_playlist, not_media
 from biliupd.live.status import LiveStatus, LiveStream
+
+_DASH = "dash://"
+_PLAYED = ("rtmp", "rtmps", "rtsp", "rtsps", "srt")
+_SUFFIXES: dict[str, Literal["flv", "hls", "dash"]] = {".flv": "flv", ".m3u8": "hls", ".mpd": "dash"}
 
 
 class Direct:
@@ -27,32 +35,48 @@ class Direct:
         return _kind(url) is not None
 
     def check(self, url: str, live: LiveConfig) -> LiveStatus:
-        bare, headers = without_user(url)
-        if _kind(url) == "flv":
+        kind = _kind(url)
+        if kind == "play":
+            return look_by_playing(url, live)
+        bare, headers = without_user(url.removeprefix(_DASH))
+        if kind == "flv":
             return look_at_flv(bare, headers, live)
+        if kind == "dash":
+            return look_at_manifest(bare, headers, live)
         return look_at_playlist(bare, headers, live, self._standstill)
 
     def stream(self, url: str, live: LiveConfig) -> LiveStream:
         """For a multivariant playlist: the address of its best variant."""
-        bare, headers = without_user(url)
-        if _kind(url) == "flv":
-            return LiveStream(bare, "flv", headers)
+        kind = _kind(url)
+        if kind == "play":
+            return LiveStream(url, "ffmpeg")
+        bare, headers = without_user(url.removeprefix(_DASH))
+        if kind in ("flv", "dash"):
+            return LiveStream(bare, "flv" if kind == "flv" else "ffmpeg", headers)
         found_url, found_headers, found = find_media_playlist(bare, headers, live)
         if isinstance(found, Answer):
             raise TemporaryError(not_media(found).reason)
         return LiveStream(found_url, "hls", found_headers)
 
 
-def _kind(url: str) -> Literal["flv", "hls"] | None:
+def _kind(url: str) -> Literal["flv", "hls", "dash", "play"] | None:
+    if url.startswith(_DASH) and " " in url:  # streamlink's parameters
+        return None
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(url.removeprefix(_DASH))
         host = parts.hostname
     except ValueError:
         return None
-    if parts.scheme not in ("http", "https") or not host:
+    if not host:
         return None
+    if parts.scheme in _PLAYED and not url.startswith(_DASH):
+        return "play"
+    if parts.scheme not in ("http", "https"):
+        return None
+    if url.startswith(_DASH):
+        return "dash"
     path = parts.path.lower()
-    return "flv" if path.endswith(".flv") else "hls" if path.endswith(".m3u8") else None
+    return next((kind for suffix, kind in _SUFFIXES.items() if path.endswith(suffix)), None)
 
 
 def without_user(url: str) -> tuple[str, dict[str, str]]:

@@ -6,6 +6,7 @@ real answers of all four states, as an adapter for a real site does.
 
 import json
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -47,11 +48,14 @@ class Rehearsal:
     def stream(self, url: str, live: LiveConfig) -> LiveStream:
         room = _ask(url, live)
         streams = room.get("streams")
+        ways = []
         for stream in streams if isinstance(streams, list) else []:
             match stream:
-                case {"protocol": "flv" | "hls" as protocol, "url": str(address)} if address:
-                    return LiveStream(address, protocol)
-        raise TemporaryError("the site names no stream")
+                case {"protocol": "flv" | "hls" | "ffmpeg" as protocol, "url": str(address)} if address:
+                    ways.append(LiveStream(address, protocol, expires_at=_moment(stream.get("expires_at"))))
+        if not ways:
+            raise TemporaryError("the site names no stream")
+        return replace(ways[0], alternates=tuple(ways[1:]))
 
 
 def _ask(url: str, live: LiveConfig) -> dict[str, Any]:

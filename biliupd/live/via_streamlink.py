@@ -2,8 +2,8 @@
 
 Runs on the thread of whoever looks at a room. streamlink is imported when the first address gets as far as here, as
 a daemon that needs it not should not pay for it. Its plugins' matchers are loaded once; each look has a session of
-its own. Only FLV over HTTP and HLS with sound and picture together can be recorded; other kinds are `UNKNOWN`, and
-say so.
+its own. FLV over HTTP, HLS with sound and picture together, and DASH (by ffmpeg) can be recorded; other kinds are
+`UNKNOWN`, and say so.
 
 What streamlink logs is kept: a plugin that finds nothing often says only there whether the room is locked.
 """
@@ -14,8 +14,8 @@ import logging
 import re
 import sys
 import threading
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,12 +23,18 @@ import requests
 
 from biliupd.config import LiveConfig
 from biliupd.errors import TemporaryError
+from biliupd.live.attempt import look_at_manifest
 from biliupd.live.fetch import SharedTrust, trouble
 from biliupd.live.media import look_at_flv, look_at_playlist
 from biliupd.live.status import LiveStatus, LiveStream, State, one_line
 
-_GENERIC = ("hls", "http")  # plugins without a site behind them: what the media server says is all there is to know
+_LOOKS: dict[str, Callable[[str, Mapping[str, str], LiveConfig], LiveStatus]] = {
+    "flv": look_at_flv, "hls": look_at_playlist, "ffmpeg": look_at_manifest,
+}  # fmt: skip
+_GENERIC = ("hls", "http", "dash")  # plugins without a site behind them: the media server says all there is to know
 _NOT_OURS = ("accept", "accept-encoding", "connection")  # headers of streamlink's own connection
+_SYNONYMS = ("best", "worst", "best-unfiltered", "worst-unfiltered")
+_MIRROR = re.compile(r"(?:_(?:hls|http|dash))?(?:_alt\d?)?$")
 _RESTRICTED = re.compile(
     r"geo|region|restrict|log.?in|password|private|premium|adult|subscri|authori[tz]|purchas|member", re.IGNORECASE
 )
@@ -51,8 +57,7 @@ class ViaStreamlink:
                 stream = _choose(look.streams, live.quality)
             except TemporaryError as error:
                 return LiveStatus(State.UNKNOWN, str(error))
-            see = look_at_flv if stream.protocol == "flv" else look_at_playlist
-            seen = see(stream.url, stream.headers, live)
+            seen = _LOOKS[stream.protocol](stream.url, stream.headers, live)
             title = one_line(look.plugin.get_title())
         if seen.state is State.OFFLINE and look.name not in _GENERIC and not seen.reason.startswith("replay"):
             return LiveStatus(State.UNKNOWN, f"the site names a stream, but {seen.reason}")
@@ -134,6 +139,7 @@ def _failed(name: str, error: Exception, live: LiveConfig) -> LiveStatus:
 def _choose(streams: Mapping[str, Any], quality: str) -> LiveStream:
     """The first of the wanted qualities (comma-separated) there is, else the best; of a kind we can record.
 
+    Its alternates are the mirrors of that quality, which streamlink calls NAME_alt, or NAME_hls for another protocol.
     Raises `TemporaryError` when there is none of such a kind.
     """
     names = [name.strip().lower() for name in quality.split(",")]
@@ -142,25 +148,41 @@ def _choose(streams: Mapping[str, Any], quality: str) -> LiveStream:
         ranked.reverse()
     for name in [*(name for name in names if name in streams), *ranked]:
         if (stream := _recordable(streams[name])) is not None:
-            return stream
+            mirrors = [_recordable(streams[other]) for other in _mirrors(streams, name)]
+            return replace(stream, alternates=tuple(one for one in mirrors if one is not None and one != stream))
     kinds = sorted({type(stream).shortname() for stream in streams.values()})
     raise TemporaryError(f"only streams of a kind that is not supported yet: {', '.join(kinds)}")
 
 
+def _mirrors(streams: Mapping[str, Any], name: str) -> list[str]:
+    """Names of further streams of the same quality; "best" and the like are second names of one stream."""
+    own = next((other for other in streams if streams[other] is streams[name] and other not in _SYNONYMS), name)
+    quality = re.escape(_MIRROR.sub("", own))
+    return [other for other in streams if other != own and re.fullmatch(quality + _MIRROR.pattern, other)]
+
+
 def _recordable(stream: Any) -> LiveStream | None:
+    from streamlink.stream.dash.dash import DASHStream
     from streamlink.stream.hls.hls import HLSStream
     from streamlink.stream.http import HTTPStream
 
+    if isinstance(stream, DASHStream) and stream.mpd.url:
+        asked = stream.session.http.prepare_new_request(**{**stream.args, "url": stream.mpd.url})
+        return LiveStream(stream.mpd.url, "ffmpeg", _headers(asked.headers))
     if not isinstance(stream, HTTPStream) or stream.args.get("method", "GET").upper() != "GET":
         return None
     request = stream.session.http.prepare_new_request(**stream.args)
-    headers = {name: str(value) for name, value in request.headers.items() if name.lower() not in _NOT_OURS}
+    headers = _headers(request.headers)
     parts = urlsplit(str(request.url))
     if parts.scheme not in ("http", "https"):
         return None
     if isinstance(stream, HLSStream):
         return LiveStream(str(request.url), "hls", headers)
     return LiveStream(str(request.url), "flv", headers) if parts.path.lower().endswith(".flv") else None
+
+
+def _headers(headers: Mapping[str, Any]) -> dict[str, str]:
+    return {name: str(value) for name, value in headers.items() if name.lower() not in _NOT_OURS}
 
 
 _matching = threading.Lock()

@@ -1,8 +1,10 @@
 """One suite for all platforms: the same questions, each asked of every kind of address."""
 
 import json
+import socket
 import subprocess
 import sys
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from urllib.request import Request, urlopen
 
@@ -281,13 +283,98 @@ def test_streamlink_hands_over_the_headers_a_stream_takes(script):
 
 
 def test_streamlink_streams_of_other_kinds_are_said_to_be_unsupported(script):
-    script.says("/a.mpd", body=DASH)
-    for url in (f"{script.url}/a.mpd", f"httpstream://{script.url}/a.mp4"):
-        platform = platform_for(url)
-        assert platform.name == "streamlink"
-        assert "not supported yet" in platform.check(url, LIVE).reason
-        with pytest.raises(TemporaryError, match="not supported yet"):
-            platform.stream(url, LIVE)
+    script.says("/a.mp4", body=b"<!doctype html>")
+    url = f"httpstream://{script.url}/a.mp4"
+    platform = platform_for(url)
+    assert platform.name == "streamlink"
+    assert "not supported yet" in platform.check(url, LIVE).reason
+    with pytest.raises(TemporaryError, match="not supported yet"):
+        platform.stream(url, LIVE)
+
+
+@pytest.mark.parametrize("form", ["{}", "dash://{}", "dash://{} headers={{'Referer':'http://site/'}}"])
+def test_a_dash_manifest_is_live_while_it_is_dynamic_and_ffmpeg_records_it(script, form):
+    url = form.format(f"{script.url}/a.mpd")
+    platform = platform_for(url)
+    assert platform.name == ("streamlink" if "headers" in url else "direct")
+    for body, state in ((DASH, State.OFFLINE), (DASH.replace(b"static", b"dynamic"), State.LIVE)):
+        script.says("/a.mpd", body=body)
+        assert platform.check(url, LIVE).state is state, body
+    stream = platform.stream(url, LIVE)
+    assert (stream.url, stream.protocol) == (f"{script.url}/a.mpd", "ffmpeg")
+    assert ("Referer" in stream.headers) is ("headers" in url)
+    script.says("/a.mpd", body=b"<!doctype html><MPDX type='dynamic'>")
+    assert platform.check(url, LIVE).state is State.UNKNOWN
+    script.says("/a.mpd", status=404)
+    assert platform.check(url, LIVE).state is State.OFFLINE
+    script.says("/a.mpd", status=403)
+    assert platform.check(url, LIVE).state is State.UNKNOWN
+
+
+@pytest.mark.parametrize("address", ["rtmp://127.0.0.1:{}/live/r", "srt://127.0.0.1:{}"])
+def test_what_only_ffmpeg_reads_is_live_when_it_plays_and_never_offline_for_want_of_an_answer(address):
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    url, patient = address.format(port), LIVE.model_copy(update={"request_timeout_seconds": 10.0})
+    direct = platform_for(url)
+    assert direct.name == "direct"
+    seen = direct.check(url, LIVE)
+    assert (seen.state, seen.answered) == (State.UNKNOWN, False)
+    kind = ["-f", "flv", "-listen", "1", url] if url.startswith("rtmp") else ["-f", "mpegts", f"{url}?mode=listener"]
+    server = subprocess.Popen(
+        ["ffmpeg", "-nostdin", "-v", "quiet", "-f", "lavfi", "-re", "-i", "testsrc2=size=160x90:rate=10", "-c:v",
+         "libx264", "-preset", "ultrafast", "-tune", "zerolatency", "-g", "10", *kind], stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        wait_until(lambda: direct.check(url, patient).state is State.LIVE)
+        assert direct.stream(url, LIVE) == LiveStream(url, "ffmpeg")
+    finally:
+        server.kill()
+        server.wait()
+
+
+@pytest.mark.parametrize(
+    ("said", "state"),
+    [
+        ("Server error: NetStream.Play.StreamNotFound: no such stream", State.OFFLINE),
+        ("method DESCRIBE failed: 404 Not Found", State.OFFLINE),
+        ("Connection refused", State.UNKNOWN),
+        ("method DESCRIBE failed: 401 Unauthorized", State.UNKNOWN),
+    ],
+)
+def test_a_server_that_says_there_is_no_such_stream_is_believed(said, state, tmp_path, monkeypatch):
+    """A stand-in for ffmpeg, as no server of these kinds is at hand; its words are those of ffmpeg 5.1."""
+    program = tmp_path / "ffmpeg"
+    program.write_text(f"#!/bin/sh\necho '{said} rtsp://h/secret' >&2\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    seen = Direct().check("rtsp://h/secret", LIVE)
+    assert seen.state is state
+    assert "secret" not in seen.reason
+
+
+def test_mirrors_of_the_wanted_quality_are_alternates(monkeypatch):
+    names = {"720p": "a", "720p_alt": "b", "720p_alt2": "a", "1080p": "c", "1080p_hls": "d", "480p": "e"}
+    found = {name: SimpleNamespace(url=path) for name, path in names.items()}
+    found["best"], found["worst"] = found["1080p"], found["480p"]
+    monkeypatch.setattr(via_streamlink, "_recordable", lambda stream: LiveStream(f"http://h/{stream.url}.flv", "flv"))
+    for quality, ways in (("best", "cd"), ("720p", "ab"), ("480p", "e"), ("1080p_hls", "dc")):
+        stream = via_streamlink._choose(found, quality)
+        assert [one.url[9] for one in (stream, *stream.alternates)] == list(ways)
+
+
+def test_further_streams_of_the_stand_in_are_alternates_and_its_word_on_their_end_is_kept(site):
+    url = f"rehearsal+{site.add_room('r', protocol='flv', streamer='S', title='t', size='160x90', edges=3)}"
+    site.go_live("r")
+    stream = platform_for(url).stream(url, LIVE)
+    assert len({one.url for one in (stream, *stream.alternates)}) == 3
+    assert stream.expires_at is None
+    site.lifetime("r", 60.0)
+    stream = platform_for(url).stream(url, LIVE)
+    for one in (stream, *stream.alternates):
+        assert 50 < (one.expires_at - datetime.now(UTC)).total_seconds() <= 60
+    site.lifetime("r", 60.0, told=False)
+    assert platform_for(url).stream(url, LIVE).expires_at is None
 
 
 @pytest.mark.parametrize(
@@ -345,6 +432,15 @@ def test_the_wanted_quality_is_chosen_by_name(script, quality):
         ("https:///a.flv", None),
         ("http://[/a.flv", None),
         ("ftp://h/a.flv", None),
+        ("https://h/a.MPD?x=1", "direct"),
+        ("dash://https://h/manifest", "direct"),
+        ("dash://https://h/manifest key=1", "streamlink"),
+        ("dash://rtmp://h/a", "streamlink"),
+        ("rtmps://user:word@h/app/key", "direct"),
+        ("rtsp://h:554/cam", "direct"),
+        ("srt://h:9000?streamid=a", "direct"),
+        ("rtmp:///app", None),
+        ("hlsvariant://https://h/a.m3u8 name_key=bitrate", "streamlink"),
         ("https://www.twitch.tv/somebody", "streamlink"),
         ("twitch.tv/somebody", "streamlink"),
         ("https://live.bilibili.com/123", "streamlink"),
