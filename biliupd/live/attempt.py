@@ -27,8 +27,8 @@ def look_by_playing(url: str, live: LiveConfig) -> LiveStatus:
     program = shutil.which("ffmpeg") or _own_ffmpeg()
     if not program:
         return LiveStatus(State.UNKNOWN, "ffmpeg is missing, and nothing else can look at such an address")
-    argv = [program, "-nostdin", "-hide_banner", "-v", "error", "-analyzeduration", ANALYZED, "-i", url, "-map", "0", "-c", "copy", "-t", "0.1",
-            "-f", "null", "-"]  # fmt: skip
+    argv = [program, "-nostdin", "-hide_banner", "-v", "error", "-analyzeduration", ANALYZED, "-i", url, "-map", "0",
+            "-c", "copy", "-t", "0.1", "-f", "null", "-"]  # fmt: skip
     seconds = live.request_timeout_seconds
     try:
         done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, check=False)
