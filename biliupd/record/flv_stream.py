@@ -24,7 +24,6 @@ from biliupd.record.spec import Exit
 log = logging.getLogger("recorder")
 
 MOST_GARBAGE = 1 << 20
-NO_PROGRESS_SECONDS = 30.0
 GOOD_CONNECTION_SECONDS = 5.0  # media for this long: the next reconnect is a new story
 LONGEST_PAUSE = 8.0
 SEARCH_SECONDS = 8.0  # media is on disk within 10 s of arriving, also while a seam is looked for
@@ -62,15 +61,15 @@ class Feed:
     def _shifted(self, tags: list[Tag]) -> list[Tag]:
         return [tag._replace(timestamp=tag.timestamp + self.shift) for tag in tags] if self.shift else tags
 
-    def problem(self) -> Lost | None:
-        """Why this is no stream that could be recorded."""
+    def problem(self, progress_seconds: float) -> Lost | None:
+        """Why this is no stream that could be recorded; media have to come at least this often."""
         if not self.had_tags and self._head.lstrip().startswith((b"<", b"{", b"#EXTM3U")):
             return Lost("the answer is no FLV but text or a web page", Cause.SERVER_DROP, gone=True)
         if self.parser.lost_bytes > MOST_GARBAGE:
             return Lost("1 MiB that is no FLV", Cause.GARBAGE, gone=not self.had_tags)
         last = self.media_at or self.began
-        if time.monotonic() - last > NO_PROGRESS_SECONDS:
-            return Lost(f"bytes, but no media for {NO_PROGRESS_SECONDS:g} s", Cause.STALL)
+        if time.monotonic() - last > progress_seconds:
+            return Lost(f"bytes, but no media for {progress_seconds:g} s", Cause.STALL)
         return None
 
 
@@ -178,13 +177,13 @@ class FlvStream:
 
     def _look(self) -> None:
         """At what time decides, for both connections."""
-        now = time.monotonic()
-        if self._current and (problem := self._current.problem()):
+        now, patience = time.monotonic(), self._session.spec.progress_seconds
+        if self._current and (problem := self._current.problem(patience)):
             self._end(self._current, problem)
         feed = self._next
         if feed is None:
             return
-        if problem := feed.problem():
+        if problem := feed.problem(patience):
             self._end(feed, problem)
         elif self._current is None:
             if feed.media_at is not None and feed.first_media_at is not None:
@@ -228,8 +227,9 @@ class FlvStream:
         else:
             self._write(self._repair.feed(self._duplicates.flush()) + self._repair.flush())
         self._current = None if feed is self._current else self._current
-        problem = feed.problem() if not feed.had_tags else None
-        self._trying_since = max(self._trying_since, session.media_at or 0.0)
+        problem = feed.problem(session.spec.progress_seconds) if not feed.had_tags else None
+        if (session.media_at or 0.0) > self._trying_since:
+            self._trying_since = time.monotonic()
         if feed.first_media_at and (feed.media_at or 0.0) - feed.first_media_at >= GOOD_CONNECTION_SECONDS:
             self._pause = 0.0
         self._lost_cause = self._lost_cause or lost.cause

@@ -10,12 +10,11 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
+from typing import Protocol
 
 from biliupd.errors import BiliupdError
 from biliupd.record import broadcast as broadcasts
 from biliupd.record import spec as specs
-from biliupd.record.flv_stream import FlvStream
-from biliupd.record.hls_stream import HlsStream
 from biliupd.record.session import DISK_FULL, Ending, Session
 from biliupd.record.spec import Exit
 
@@ -54,10 +53,31 @@ def main(argv: list[str]) -> int:
     return exit
 
 
+class Engine(Protocol):
+    """One kind of recording."""
+
+    def run(self) -> None:
+        """Record until `Ending` is raised."""
+
+    def flush(self) -> None:
+        """Write what has arrived: nothing of it is to be lost because the run ends."""
+
+
+def engine(session: Session) -> Engine:
+    """What records the protocol of this run. Only its own code is loaded."""
+    if session.spec.stream.protocol == "hls":
+        from biliupd.record.hls_stream import HlsStream
+
+        return HlsStream(session)
+    from biliupd.record.flv_stream import FlvStream
+
+    return FlvStream(session)
+
+
 def record(session: Session) -> Exit:
     """Record until something ends it; the part is ended properly and broadcast.json says why."""
     session.begin()
-    stream = HlsStream(session) if session.spec.stream.protocol == "hls" else FlvStream(session)
+    stream = engine(session)
     exit = Exit.NEEDS_URL
     try:
         try:

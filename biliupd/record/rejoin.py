@@ -86,21 +86,20 @@ class Search:
     def _matches(self, number: int, tail: Sequence[Tag]) -> bool:
         """Whether the media up to `number` end like `tail`: so many tags, at the same distances, that it is no chance.
         """
-        telling = matched = 0
+        telling = 0
         shift = tail[-1].timestamp - self._tags[self._media[number]].timestamp
-        for back, written in enumerate(reversed(tail)):
-            if number - back < 0:
-                break
-            tag = self._tags[self._media[number - back]]
+        for matched, written in enumerate(reversed(tail), 1):
+            if matched > number + 1:
+                return False
+            tag = self._tags[self._media[number + 1 - matched]]
             if tag.type != written.type or tag.body != written.body:
                 return False
             if abs(written.timestamp - tag.timestamp - shift) > TOLERANCE_MS:
                 return False
-            matched += 1
             telling += len(tag.body) > TELLING_BYTES
             if telling >= LEAST_MATCH or matched >= LONGEST_MATCH:
                 return True
-        return matched >= min(LEAST_MATCH, len(tail))
+        return True
 
     def hopeless(self, tail: Sequence[Tag]) -> bool:
         """Whether `tail` will not come any more: other headers, a later clock, or long enough looked for."""

@@ -18,7 +18,6 @@ JUMP = 500  # between groups: a larger step of the clock is closed and reported
 JUMP_WITHOUT_HISTORY = 25_000
 JUMP_INSIDE_GROUP = 25_000
 STEP_BACK_INSIDE_GROUP = 500
-AFTER_JOIN = 10
 LONGEST_GROUP = 30_000
 LARGEST_GROUP = 64 << 20
 MOST_TAGS_IN_GROUP = 8192
@@ -299,7 +298,7 @@ class Repair:
         elif self._join:
             self._join = False
             self._events.append(Gap("gap", None, file.end))
-            file.offset, file.highest = start - file.end - AFTER_JOIN, start
+            file.offset, file.highest = start - file.target, start
         elif old is not None:
             self._close_jump(file, start)
         return group

@@ -68,6 +68,7 @@ class Spec:
     fragment_seconds: float = 5.0
     connect_timeout_seconds: float = 10.0
     stall_seconds: float = 15.0
+    progress_seconds: float = 30.0
     reconnect_seconds: float = 20.0
     sync_seconds: float = 10.0
     orphan_seconds: float = 300.0
