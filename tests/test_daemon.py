@@ -26,7 +26,8 @@ def on_air(world: World, *rooms: str, seconds: float = 5) -> None:
     """The rooms go live and are recorded for so long."""
     for room in rooms:
         world.site.go_live(room)
-    world.wait(lambda: len(world.rows("tasks", "status = 'recording'")) == len(rooms), 20, "rooms are recorded")
+    world.wait(lambda: len(world.rows("tasks", "status = 'recording'")) == len(rooms) == len(world.recorders()), 20,
+               "rooms are recorded")  # fmt: skip
     until = time.monotonic() + seconds
     world.wait(lambda: time.monotonic() > until, seconds + 5, "some media")
 

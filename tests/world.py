@@ -15,6 +15,7 @@ from sqlite_utils import Database
 from support import wait_until
 
 from biliupd.catalog.database import connect
+from biliupd.record.broadcast import alive, read
 from biliupd.rehearsal.bilibili import Bilibili
 from biliupd.rehearsal.live_site import LiveSite
 
@@ -48,7 +49,7 @@ class World:
             "drop_folders": [{"directory": "drop"}],
             "accounts": {"main": {"cookies": "cookies.json"}},
             "live": {"offline_delay_seconds": 1.5, "request_timeout_seconds": 3},
-            "record": {"orphan_seconds": 30, "stall_seconds": 3},
+            "record": {"orphan_seconds": 30, "stall_seconds": 3, "fragment_seconds": 0},
             "watch": {"quiet_seconds": 0.7, "limit_seconds": 3},
             "edit": {},
             "publish": {
@@ -143,18 +144,9 @@ class World:
         return [row["state"] for row in self.rows(table)]
 
     def recorders(self) -> list[int]:
-        """Processes that record for this world."""
-        found = []
-        for path in Path("/proc").glob("[0-9]*/cmdline"):
-            try:
-                words = path.read_bytes().split(b"\0")
-                state = path.with_name("stat").read_text().rpartition(")")[2].split()[0]
-            except OSError:
-                continue
-            mine = b"biliupd.record.recorder" in words and str(self.directory).encode() in b" ".join(words)
-            if mine and state != "Z":
-                found.append(int(path.parent.name))
-        return found
+        """Processes that record for this world, as far as they have said so."""
+        found = [read(path.parent) for path in (self.directory / "recordings").glob("*/*/broadcast.json")]
+        return [broadcast.pid for broadcast in found if broadcast and broadcast.pid and alive(broadcast)]
 
     def check_published(self, submissions: int, videos: int) -> None:
         """Exactly so many, every byte there, and no row left behind."""

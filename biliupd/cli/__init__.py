@@ -25,6 +25,7 @@ COMMANDS = {
     "demo": ("daemon", "The whole job here and now, against a live site and a Bilibili of its own on loopback."),
     "videos": ("library", "List the library: all, or what has a text in its title or its streamer's name."),
     "stats": ("library", "Sums of the library for each streamer."),
+    "ledger": ("ledger", "How much of a broadcast is recorded, and what is missing, where and why."),
     "retry": ("library", "Try a held or ignored video, a submission, or an account that keeps quiet again."),
     "preview": ("library", "Show exactly what would be sent to Bilibili. Sends nothing."),
     "backup": ("catalog", "Copy the catalog, whole and checked, while the daemon runs or not."),

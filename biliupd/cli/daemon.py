@@ -113,7 +113,7 @@ def status(path: Path) -> None:
     if not os.path.exists(data / "catalog.db"):
         console.print(f"No catalog in {data} yet.", markup=False)
         return
-    report.show(data / "catalog.db", console)
+    report.show(data / "catalog.db", console, running=pid is not None)
 
 
 @click.command()

@@ -117,7 +117,8 @@ def unpin(path: Path, what: tuple[str, ...]) -> None:
     _pin(path, what, False)
 
 
-def _read(path: Path) -> Database:
+def open_catalog(path: Path) -> Database:
+    """The catalog of a configuration, to read. Raises PermanentError when there is none of this version."""
     data, _ = data_directory(path)
     if not os.path.exists(data / "catalog.db"):
         raise PermanentError(f"no catalog in {data} yet", hint="biliupd run makes it; or name another file with -c")
@@ -145,7 +146,7 @@ def list_videos(
 ) -> None:  # fmt: skip
     """List the library: all, or what has a text in its title or its streamer's name."""
     with errors_as_json(as_json):
-        db = _read(path)
+        db = open_catalog(path)
         folders: list[tuple[str, int]] = []
         if folder is not None:
             root, below = _root_of(load_config(path), os.path.abspath(folder))
@@ -191,7 +192,7 @@ def _root_of(config: Config, folder: str) -> tuple[str, str]:
 def stats(path: Path, as_json: bool) -> None:
     """Sums of the library for each streamer."""
     with errors_as_json(as_json):
-        found = library.sums(_read(path))
+        found = library.sums(open_catalog(path))
     if as_json:
         click.echo(json.dumps([one._asdict() for one in found], indent=2))
         return

@@ -13,20 +13,26 @@ from biliupd.catalog import records, submissions, videos
 from biliupd.catalog.database import connect, is_current
 from biliupd.catalog.states import Stage, State
 from biliupd.cli.tables import ago, shown, size, span, table
-from biliupd.errors import PermanentError
-from biliupd.record import broadcast
+from biliupd.errors import BiliupdError, PermanentError
+from biliupd.record import broadcast as broadcasts
+from biliupd.record.broadcast import Broadcast, Figures
+from biliupd.record.places import read_queue
 
 LONGEST = 50  #: lines of what is held
 
 
-def show(catalog: Path, console: Console) -> None:
-    """Print streamers, running recordings, videos by state, submissions, what is held and why, and notices."""
+def show(catalog: Path, console: Console, *, running: bool) -> None:
+    """Print streamers, running recordings, videos by state, submissions, what is held and why, and notices.
+
+    `running`: whether a daemon does; else nobody waits to be recorded.
+    """
+    recorders = catalog.parent / "recorders"
     try:
         db = connect(catalog, read_only=True)
         if not is_current(db):
             hint = "start the daemon once: it brings the catalog up to date"
             raise PermanentError(f"{catalog} was written by another version of biliupd", hint=hint)
-        _show(db, console)
+        _show(db, console, recorders, read_queue(recorders) if running else [])
     except sqlite3.DatabaseError as error:
         raise _broken(catalog, error) from error
 
@@ -36,7 +42,7 @@ def _broken(catalog: Path, error: Exception) -> PermanentError:
     return PermanentError(f"{catalog}: {error}", hint=hint)
 
 
-def _show(db: Database, console: Console) -> None:
+def _show(db: Database, console: Console, recorders: Path, queue: list[dict[str, Any]]) -> None:
     for notice in records.notices(db):
         console.print(f"[yellow]![/] {shown(notice['text'])} [dim](since {ago(notice['since'])})[/]")
     table(
@@ -47,7 +53,14 @@ def _show(db: Database, console: Console) -> None:
             for s in db.query("select * from streamers where active = 1 order by name")
         ),
     )  # fmt: skip
-    table(console, "Recording now", ("streamer", "title", "since", "media", "size", "gaps"), _recordings(db))
+    table(
+        console, "Recording now", ("streamer", "title", "since", "media", "size", "bitrate", "speed", "gaps", "lost"),
+        _recordings(db, recorders),
+    )  # fmt: skip
+    table(
+        console, "Waiting to be recorded", ("place", "streamer", "priority", "since"),
+        ((str(n), one["streamer"], str(one["priority"]), ago(one["since"])) for n, one in enumerate(queue, 1)),
+    )  # fmt: skip
     counts = videos.counts(db)
     console.print("Videos: " + (", ".join(f"{count} {state}" for state, count in counts.items()) or "none"))
     sizes = {row["video_id"]: row for row in db.query("select * from uploads where finished_at is null")}
@@ -105,19 +118,34 @@ def _standing(account: dict[str, Any]) -> str:
     return f"{account['state']}, {span(left)} more" if account["state"] == "cooling" else str(account["state"])
 
 
-def _recordings(db: Database) -> Iterable[tuple[str, ...]]:
+def _recordings(db: Database, recorders: Path) -> Iterable[tuple[str, ...]]:
     running = db.query(
-        "select t.started_at, s.name, b.directory, b.title from tasks t join streamers s on s.id = t.streamer_id"
-        " left join broadcasts b on b.id = t.broadcast_id where t.status = 'recording' order by t.started_at"
+        "select t.started_at, t.broadcast_id, s.name, b.directory, b.title from tasks t"
+        " join streamers s on s.id = t.streamer_id left join broadcasts b on b.id = t.broadcast_id"
+        " where t.status = 'recording' order by t.started_at"
     )
     for row in running:
-        facts = broadcast.read(Path(row["directory"])) if row["directory"] else None
-        figures = facts.figures if facts else None
-        yield (
-            row["name"], row["title"] or "", ago(row["started_at"]),
-            f"{figures.media_seconds:.0f} s" if figures else "", size(figures.bytes) if figures else "",
-            str(figures.gaps) if figures else "",
-        )  # fmt: skip
+        facts = live(Path(row["directory"]), recorders) if row["directory"] else None
+        yield (row["name"], row["title"] or "", ago(row["started_at"]), *(_figures(facts.figures) if facts else ()))
+
+
+def live(directory: Path, recorders: Path) -> Broadcast | None:
+    """A broadcast by its folder, with the figures of now when it is being recorded; None when nothing readable is
+    there."""
+    try:
+        facts = broadcasts.read(directory)
+    except BiliupdError:
+        return None
+    if facts and broadcasts.alive(facts):
+        broadcasts.read_figures(recorders / f"{facts.id}.figures", facts)
+    return facts
+
+
+def _figures(figures: Figures) -> tuple[str, ...]:
+    return (
+        f"{figures.media_seconds:.0f} s", size(figures.bytes), f"{figures.bitrate / 1e6:.1f} Mbit/s",
+        f"{figures.speed:.2f}", str(figures.gaps), f"{figures.lost_seconds:.0f} s" if figures.gaps else "",
+    )  # fmt: skip
 
 
 def _share(upload: dict[str, Any] | None, state: str) -> tuple[str, str]:

@@ -34,6 +34,12 @@ def span(seconds: float) -> str:
     return f"{seconds // 3600} h" if seconds < 48 * 3600 else f"{seconds // 86400} days"
 
 
+def clock(seconds: float) -> str:
+    """A length or a place in a recording: 1:02:03."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
 def shown(text: str) -> str:
     """Text of others, such as a file's name or a site's title, without commands to the terminal and to rich."""
     return escape(plain(text))
