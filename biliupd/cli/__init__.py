@@ -23,6 +23,7 @@ COMMANDS = {
     "status": ("daemon", "What is going on: streamers, recordings, videos, submissions, and what needs a person."),
     "stop": ("daemon", "End the daemon and every recorder at once; files are ended properly."),
     "demo": ("daemon", "The whole job here and now, against a live site and a Bilibili of its own on loopback."),
+    "selftest": ("selftest", "Try out on this very machine whether recording survives everything that goes wrong."),
     "videos": ("library", "List the library: all, or what has a text in its title or its streamer's name."),
     "stats": ("library", "Sums of the library for each streamer."),
     "ledger": ("ledger", "How much of a broadcast is recorded, and what is missing, where and why."),
