@@ -52,7 +52,7 @@ class Client:
         """
         for _ in range(MOST_REDIRECTS + 1):
             try:
-                headers = dict(self._headers if _same_host(self._home, url) else self._public)
+                headers = dict(self._headers if same_host(self._home, url) else self._public)
                 if byterange:
                     headers["Range"] = f"bytes={byterange.start}-{byterange.start + byterange.length - 1}"
                 answer = self._pool.request("GET", url, headers=headers, preload_content=False, redirect=False)
@@ -64,7 +64,7 @@ class Client:
             answer.close()
             if answer.status not in (301, 302, 303, 307, 308) or not target:
                 raise Refused(answer.status)
-            url = _joined(url, target)
+            url = joined(url, target)
         raise TemporaryError("too many redirects")
 
     def whole(self, url: str, *, seconds: float, limit_bytes: int, byterange: ByteRange | None = None
@@ -94,7 +94,7 @@ class Client:
         return body, final
 
 
-def _same_host(home: str, url: str) -> bool:
+def same_host(home: str, url: str) -> bool:
     """Whether `url` is at home, and not in clear text when home is not."""
     try:
         here, there = urlsplit(home), urlsplit(url)
@@ -103,7 +103,8 @@ def _same_host(home: str, url: str) -> bool:
     return here.netloc == there.netloc and (here.scheme == there.scheme or there.scheme == "https")
 
 
-def _joined(url: str, target: str) -> str:
+def joined(url: str, target: str) -> str:
+    """Where a redirect leads; raises `TemporaryError` when that is no address."""
     try:
         return urljoin(url, target)
     except ValueError as error:

@@ -1,342 +1,312 @@
-"""Record an HLS address: reload the playlist, fetch what is new, write whole segments in order.
+"""Record HLS: which address is followed, what goes into which part, and what the ledger says of it.
 
-A network thread reloads and fetches; the main thread of the recorder process writes and keeps the ledger. TS, fMP4 and
-packed audio; encrypted segments and audio in a playlist of its own are not supported.
+Runs on the main thread of a recorder process, which never waits for the network: `hls_source` brings what there is.
 """
 
 import logging
-import re
 import time
-import zlib
-from queue import Empty, Full, Queue
-from threading import Event as Flag
-from threading import Thread
-from typing import Any, NamedTuple
+from datetime import datetime
+from queue import Empty
 
-from biliupd.errors import TemporaryError
-from biliupd.record.fetch import GONE, Client, Refused
+from biliupd.record import container
+from biliupd.record.fetch import same_host
+from biliupd.record.following import Position
+from biliupd.record.hls_items import Item, Joined, Missing, Over, Piece, Reset, Restricted, Sound, Task, Trouble
+from biliupd.record.hls_source import Source
+from biliupd.record.ledger import Cause
 from biliupd.record.parts import REMEMBERED, SegmentPart, digest_of
-from biliupd.record.playlist import (
-    MasterPlaylist,
-    MediaPlaylist,
-    NotAPlaylist,
-    Segment,
-    follow,
-    parse,
-    resume,
-)
-from biliupd.record.session import TICK_SECONDS, Ending, Session
-from biliupd.record.spec import Exit, Spec
+from biliupd.record.playlist import Segment
+from biliupd.record.session import SPEED_SECONDS, Ending, Session
+from biliupd.record.spec import Exit, Stream
 
 log = logging.getLogger("recorder")
 
-LARGEST_PLAYLIST = 8 << 20
-LARGEST_SEGMENT = 256 << 20
-READ_SECONDS = 10.0
-SEGMENT_SECONDS = 60.0
-SEGMENT_ATTEMPTS = 3
-PLAYLIST_ATTEMPTS = 3
+TURN_SECONDS = 0.5
 LONGEST_PAUSE = 8.0
-SHORTEST_RELOAD = 1.0
-TS_PACKET = 188
-_FRAGMENT_BOXES = (b"styp", b"moof", b"sidx", b"emsg", b"prft", b"ftyp", b"free", b"uuid", b"mdat")
-_SIZE_AND_CRC = re.compile(r"([0-9a-fA-F]{1,8})\|([0-9a-fA-F]{1,8})(?:\|.*)?")
-
-
-class Piece(NamedTuple):
-    """A segment and its bytes. `init` is the init section (fMP4); with `anew` it begins a new part."""
-
-    segment: Segment
-    body: bytes
-    suffix: str
-    init: bytes
-    anew: bool
-
-
-class Missing(NamedTuple):
-    """A row for the ledger: about so many seconds were not to be had."""
-
-    cause: str
-    seconds: float
-
-
-class Finished(NamedTuple):
-    """Nothing more comes from the network thread. `refused` is the path of a segment that the server forbade."""
-
-    exit: Exit
-    reason: str
-    refused: str = ""
-
-
-Item = Piece | Missing | Finished
-
-
-class _Finish(Exception):
-    def __init__(self, exit: Exit, reason: str, refused: str = "") -> None:
-        super().__init__(reason)
-        self.item = Finished(exit, reason, refused)
-
-
-class Source:
-    """The network thread: puts pieces in order, gaps between them, and a `Finished` at last into `inbox`."""
-
-    def __init__(self, spec: Spec, position: dict[str, Any] | None) -> None:
-        self.inbox: Queue[Item] = Queue(maxsize=8)
-        self._spec = spec
-        self._url = spec.stream.url
-        self._client = Client(
-            spec.stream.url, spec.stream.headers, spec.connect_timeout_seconds, min(READ_SECONDS, spec.stall_seconds))
-        self._position = position
-        self._refused = str((position or {}).get("refused", ""))
-        self._next: int | None = None
-        self._stale = 0
-        self._map_path = ""
-        self._init = b""
-        self._anew = False
-        self._stop = Flag()
-
-    def start(self) -> None:
-        """Begin to reload and fetch."""
-        Thread(target=self._run, name="network", daemon=True).start()
-
-    def abandon(self) -> None:
-        """Fetch no more; a thread that waits for a silent server ends by its own time-out."""
-        self._stop.set()
-
-    def _run(self) -> None:
-        try:
-            self._follow()
-            return
-        except _Finish as finish:
-            item = finish.item
-        except Exception:
-            log.exception("the network thread failed")
-            item = Finished(Exit.NEEDS_URL, "an error of our own")
-        self._put(item)
-
-    def _put(self, item: Item) -> None:
-        while not self._stop.is_set():
-            try:
-                self.inbox.put(item, timeout=TICK_SECONDS)
-                return
-            except Full:
-                continue
-
-    def _follow(self) -> None:
-        new_at = time.monotonic()
-        while not self._stop.is_set():
-            reloaded_at = time.monotonic()
-            playlist = self._reload()
-            segments = self._choose(playlist)
-            for segment in segments:
-                if self._stop.is_set():
-                    return
-                self._take(segment)
-            if playlist.ended and not self._stale:
-                raise _Finish(Exit.OVER, "the playlist ended")
-            now = time.monotonic()
-            new_at = now if segments else new_at
-            target = playlist.target_duration or 2.0
-            if now - new_at > max(self._spec.stall_seconds, 4 * target):
-                raise _Finish(Exit.NEEDS_URL, f"no new segment for {now - new_at:.0f} s")
-            pause = target if segments else target / 2
-            self._stop.wait(reloaded_at + max(SHORTEST_RELOAD, pause) - now)
-
-    def _choose(self, playlist: MediaPlaylist) -> tuple[Segment, ...]:
-        """What of a reload is to be taken; notes what is missing before it."""
-        if self._next is None and self._position and "path" in self._position:
-            self._next = playlist.next_sequence
-            return resume(playlist, int(self._position.get("sequence", 0)), str(self._position["path"]))
-        step = follow(playlist, self._next, self._stale)
-        self._stale = self._stale + 1 if step.kind == "stale" else 0
-        if step.kind in ("new", "reset"):
-            self._next = playlist.next_sequence
-        if step.kind == "reset":
-            self._anew = True
-            self._put(Missing("reset", 0.0))
-        if step.missed:
-            usual = sum(s.duration for s in playlist.segments) / len(playlist.segments)
-            self._put(Missing("skipped-segment", step.missed * usual))
-        return step.segments
-
-    def _reload(self) -> MediaPlaylist:
-        """The media playlist as it is now. Raises `_Finish` when the address is no good any more."""
-        since, failures, pause = time.monotonic(), 0, 0.5
-        while not self._stop.is_set():
-            try:
-                body, final = self._client.whole(self._url, seconds=READ_SECONDS + self._spec.connect_timeout_seconds,
-                                                 limit_bytes=LARGEST_PLAYLIST)
-                playlist = parse(body.decode(errors="replace"), final)
-                if isinstance(playlist, MediaPlaylist):
-                    return playlist
-                self._url = _variant(playlist)
-                continue
-            except (Refused, NotAPlaylist) as error:
-                failures += 1
-                reason, final_answer = str(error), isinstance(error, NotAPlaylist) or error.status in GONE
-                limit = PLAYLIST_ATTEMPTS - 1 if isinstance(error, Refused) else PLAYLIST_ATTEMPTS
-                if final_answer and failures >= limit:
-                    raise _Finish(Exit.NEEDS_URL, f"playlist: {reason}") from error
-            except TemporaryError as error:
-                reason = str(error)
-            if time.monotonic() + pause - since > self._spec.reconnect_seconds:
-                raise _Finish(Exit.NEEDS_URL, f"playlist: {reason}")
-            log.info("playlist: %s", reason)
-            self._stop.wait(pause)
-            pause = min(LONGEST_PAUSE, pause * 2)
-        raise _Finish(Exit.NEEDS_URL, "abandoned")
-
-    def _take(self, segment: Segment) -> None:
-        if segment.key:
-            raise _Finish(Exit.UNSUPPORTED, f"the segments are encrypted ({segment.key.method}), not supported yet")
-        self._anew = self._anew or segment.discontinuity
-        if segment.gap:
-            self._put(Missing("gap-tag", segment.duration))
-            return
-        body = self._body(segment) if self._renew_init(segment) else None
-        if body is None:
-            self._put(Missing("skipped-segment", segment.duration))
-            return
-        suffix = ".m4s" if segment.map else ".ts" if body[0] == 0x47 else ".aac"
-        self._put(Piece(segment, body, suffix, self._init, self._anew))
-        self._anew = False
-
-    def _renew_init(self, segment: Segment) -> bool:
-        """Have the init section that belongs to `segment`; False when it is not to be had."""
-        if segment.map is None:
-            self._init, self._map_path = b"", ""
-            return True
-        path = Segment(0, segment.map.uri, 0, byterange=segment.map.byterange).path
-        if path == self._map_path and not self._anew:
-            return True
-        before = b""
-        for _ in range(4):  # twice the same: some servers hand out half-written ones
-            try:
-                body, _ = self._client.whole(segment.map.uri, seconds=SEGMENT_SECONDS, limit_bytes=LARGEST_SEGMENT,
-                                             byterange=segment.map.byterange)
-            except TemporaryError as error:
-                log.warning("init section: %s", error)
-                body = b""
-            if body and body == before and body[4:8] in (b"ftyp", b"styp", b"moov"):
-                self._init, self._map_path = body, path
-                return True
-            before = body
-            self._stop.wait(0.5)
-        return False
-
-    def _body(self, segment: Segment) -> bytes | None:
-        """The bytes of a segment; None when it is not to be had."""
-        usable: bytes | None = None
-        for attempt in range(SEGMENT_ATTEMPTS):
-            try:
-                body, _ = self._client.whole(segment.uri, seconds=SEGMENT_SECONDS, limit_bytes=LARGEST_SEGMENT,
-                                             byterange=segment.byterange)
-                body, problem = sound(body, segment)
-                if not problem:
-                    return body
-                usable = body or usable
-            except Refused as error:
-                problem = str(error)
-                if error.status in (401, 403) and segment.path != self._refused:
-                    raise _Finish(Exit.NEEDS_URL, f"segment: {problem}", segment.path) from error
-                if error.status in GONE and attempt:
-                    break
-            except TemporaryError as error:
-                problem = str(error)
-            if self._stop.wait(0.5 * 2 ** attempt):
-                break
-        log.warning("segment %d: %s", segment.sequence, problem)
-        return usable
-
-
-def _variant(playlist: MasterPlaylist) -> str:
-    groups = {group for group, _ in playlist.audio}
-    whole = tuple(variant for variant in playlist.variants if variant.audio not in groups)
-    if not whole:
-        raise _Finish(Exit.UNSUPPORTED, "audio comes in a playlist of its own, not supported yet")
-    return MasterPlaylist(whole).best().uri
-
-
-def sound(body: bytes, segment: Segment) -> tuple[bytes, str]:
-    """The usable bytes of a segment's answer, and what is wrong with it; nothing usable when it is no media."""
-    problem = ""
-    claim = _SIZE_AND_CRC.fullmatch(segment.title)
-    if claim and (len(body) != int(claim[1], 16) or zlib.crc32(body) != int(claim[2], 16)):
-        problem = "size or checksum is not the one announced"
-    if segment.map:
-        return (body, problem) if body[4:8] in _FRAGMENT_BOXES else (b"", "no fMP4")
-    if body[:1] == b"\x47":
-        packets = len(body) // TS_PACKET
-        if packets and body[::TS_PACKET][:packets].count(0x47) == packets:
-            rest = len(body) - packets * TS_PACKET
-            return body[:packets * TS_PACKET], problem or ("cut in the middle of a packet" if rest else "")
-        return b"", "no MPEG-TS"
-    if body[:3] == b"ID3" or (len(body) > 1 and body[0] == 0xFF and body[1] & 0xF0 == 0xF0):
-        return body, problem
-    return b"", "no media" if body else "empty"
+PATIENT_SECONDS = 5.0  # so long a refused segment means an expired address, then that it is missing
+SWITCH_SECONDS = 15.0  # so long the other address of a planned switch has to deliver
+EXPIRY_SECONDS = 45.0  # so long before an address expires another one is asked for
 
 
 class HlsStream:
-    """Everything between the address and the folders of one recorder run."""
+    """Everything between the addresses and the folders of one recorder run."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._source = Source(session.spec, session.broadcast.position)
-        self._seen: list[str] = list((session.broadcast.position or {}).get("recent", []))
-        self._hole = False  # something is missing before the next segment
+        saved = session.broadcast.position or {}
+        self._position = Position.saved(saved)
+        self._seen: list[str] = [str(digest) for digest in saved.get("recent", [])]
+        self._source: Source | None = None
+        self._other: Source | None = None  # of a planned switch
+        self._other_since = 0.0
+        self._renewals = session.renewals
+        self._asked_for: Stream | None = None  # a successor of this one, which expires
+        self._began_at = time.monotonic()
+        self._trouble: Trouble | None = None  # since no media came
+        self._trouble_at = 0.0
+        self._renewed = False  # the site had to be asked, since no media came
+        self._pause = 0.0
+        self._tried = 0  # addresses, since media came
+        self._joint = True  # what comes may be known already
+        self._hole = False  # timestamps of what comes do not go on from what was before
+        self._missing_seconds = 0.0  # before what comes
+        self._missing_at = 0.0
+        self._held: list[Piece] = []  # older than what was recorded last, or not
+        self._matched = False  # one of those that came since the joint is known
 
     def run(self) -> None:
         """Record until `Ending` is raised."""
-        self._source.start()
         while True:
             self._session.tick()
-            try:
-                item = self._source.inbox.get(timeout=TICK_SECONDS)
-            except Empty:
+            if self._source is None:
+                self._connect()
                 continue
-            if isinstance(item, Finished):
-                log.info("%s", item.reason)
-                if item.refused:
-                    self._session.broadcast.position = {
-                        **(self._session.broadcast.position or {}), "refused": item.refused}
-                raise Ending(item.exit)
-            self._write(item)
+            if self._other is None:
+                self._plan()
+            else:
+                self._compare(self._other)
+            self._source.look()
+            self._turn(self._source)
 
     def flush(self) -> None:
         """Write what was fetched already."""
-        self._source.abandon()
+        for source in (self._other, self._source):
+            if source:
+                source.abandon()
+        if self._source:
+            self._drain(self._source)
+
+    def _drain(self, source: Source) -> None:
         while True:
             try:
-                item = self._source.inbox.get_nowait()
+                item = source.inbox.get_nowait()
             except Empty:
                 return
-            if not isinstance(item, Finished):
-                self._write(item)
+            if not isinstance(item, Over | Restricted | Trouble):
+                self._take(item)
 
-    def _write(self, item: Piece | Missing) -> None:
+    def _turn(self, source: Source) -> None:
+        """Wait for an item, and do what it says."""
+        try:
+            item = source.inbox.get(timeout=TURN_SECONDS)
+        except Empty:
+            return
+        if isinstance(item, Over):
+            log.info("the playlist ended")
+            raise Ending(Exit.OVER)
+        if isinstance(item, Restricted):
+            log.error("%s", item.reason)
+            raise Ending(Exit.UNSUPPORTED)
+        if isinstance(item, Trouble):
+            self._lost(item)
+        else:
+            self._take(item)
+
+    # Addresses.
+
+    def _connect(self) -> None:
+        """Follow the address that is current; wait before, when that was tried already."""
         session = self._session
-        if isinstance(item, Missing):
-            session.note(item.cause, item.seconds)
-            self._hole = True
-            return
-        digest = digest_of(item.body)
-        if digest in self._seen:
-            log.info("segment %d was recorded already", item.segment.sequence)
-            return
-        part = session.part if isinstance(session.part, SegmentPart) else None
-        if part is None or item.anew or part.init != item.init or self._full(part, item):
-            session.open_part(lambda directory, number: SegmentPart(directory, number, item.init))
-            part = session.part if isinstance(session.part, SegmentPart) else None
-        if part is None:
-            return
-        part.add(item.body, item.segment.duration, item.suffix, discontinuity=self._hole)
-        self._hole = False
-        session.media_written()
-        self._seen = [*self._seen, digest][-REMEMBERED:]
-        session.broadcast.position = {
-            "sequence": item.segment.sequence, "path": item.segment.path, "recent": self._seen}
+        if self._trouble and (self._pause or session.addresses.current is None):
+            now = time.monotonic()
+            since = session.media_at or self._began_at
+            left = since + session.spec.reconnect_seconds - now
+            if left <= 0:
+                log.warning("no media for %.0f s: %s", now - since, self._trouble.reason)
+                raise Ending(Exit.NEEDS_URL)
+            session.wait(min(left, self._pause or LONGEST_PAUSE))
+        if session.renewals != self._renewals:
+            self._renewals, self._tried, self._pause, self._renewed = session.renewals, 0, 0.0, True
+        if session.addresses.current is not None:
+            self._source = Source(session.spec, self._task(session.addresses.current))
+            self._source.start()
 
-    def _full(self, part: SegmentPart, item: Piece) -> bool:
-        size, seconds = self._session.spec.split_size, self._session.spec.split_seconds
-        too_big = size > 0 and part.bytes + len(item.body) > size
-        return too_big or (seconds > 0 and part.seconds + item.segment.duration > seconds)
+    def _task(self, stream: Stream) -> Task:
+        session, now = self._session, time.monotonic()
+        if session.media_at is not None:
+            away = now - session.media_at
+        else:
+            last = session.broadcast.last_media_at
+            away = max(0.0, time.time() - datetime.fromisoformat(last).timestamp()) if last else 0.0
+        patient_seconds = min(PATIENT_SECONDS, session.spec.reconnect_seconds / 2)
+        return Task(stream, self._position, away, others=self._tried + 1 < len(session.spec.streams),
+                    patient=self._trouble is not None and now - self._trouble_at >= patient_seconds)
+
+    def _lost(self, trouble: Trouble) -> None:
+        """The source ended: what is next?"""
+        session = self._session
+        log.info("%s", trouble.reason)
+        if self._trouble is None:
+            self._trouble, self._trouble_at = trouble, time.monotonic()
+        self._source, self._other = self._other, None
+        if self._source:
+            return  # a planned switch was under way
+        self._tried += 1
+        moved = session.addresses.failed(gone=trouble.gone) or session.addresses.left()
+        if moved and self._tried < len(session.spec.streams):
+            return
+        session.needs_address(trouble.reason)
+        self._pause = min(LONGEST_PAUSE, self._pause * 2 or 1.0)
+
+    def _plan(self) -> None:
+        """Begin a planned switch when there is a reason for one."""
+        session, source = self._session, self._source
+        assert source is not None
+        current = session.addresses.current
+        if session.renewals != self._renewals:
+            self._renewals = session.renewals
+            if current and (current.url, current.headers) != (source.task.stream.url, source.task.stream.headers):
+                self._open_other(current)
+        elif session.is_slow() and time.monotonic() - self._missing_at > SPEED_SECONDS:
+            session.note(Cause.SLOW, detail=f"{session.broadcast.figures.speed:g} of real time")
+            if session.addresses.left() and session.addresses.current:
+                self._open_other(session.addresses.current)
+        elif self._asked_for is not source.task.stream and _expires(source.task.stream):
+            self._asked_for = source.task.stream
+            session.needs_address("the address is about to expire")
+
+    def _open_other(self, stream: Stream) -> None:
+        log.info("another address is tried while this one goes on")
+        self._other = Source(self._session.spec, self._task(stream))
+        self._other_since = time.monotonic()
+        self._other.start()
+
+    def _compare(self, other: Source) -> None:
+        """Leave the present source when the other one delivers; give the other one up when it does not."""
+        other.look()
+        session, source = self._session, self._source
+        assert source is not None
+        first = other.inbox.queue[0] if other.inbox.queue else None
+        if isinstance(first, Joined) and len(other.inbox.queue) > 1:
+            first = other.inbox.queue[1]
+        failed = isinstance(first, Over | Restricted | Trouble)
+        if failed or (not isinstance(first, Piece) and time.monotonic() - self._other_since > SWITCH_SECONDS):
+            other.abandon()
+            self._other = None
+            gone = isinstance(first, Trouble) and first.gone
+            if session.addresses.failed(gone=gone) and session.addresses.current:
+                self._open_other(session.addresses.current)
+            else:
+                session.addresses.current = source.task.stream
+        elif isinstance(first, Piece):
+            source.abandon()
+            self._drain(source)
+            self._source, self._other = other, None
+            old, new = source.task.stream, other.task.stream
+            session.note(Cause.CDN_SWITCH if not same_host(old.url, new.url) else Cause.SEAMLESS_JOIN)
+
+    # Media.
+
+    def _take(self, item: Item) -> None:
+        session = self._session
+        if isinstance(item, Piece):
+            self._piece(item)
+            if self._source:
+                self._source.written(len(item.body))
+        elif isinstance(item, Missing):
+            self._miss(item.cause, item.seconds)
+            if item.segment:
+                self._save(item.segment)
+        elif isinstance(item, Reset):
+            session.note(Cause.RESET)
+            self._miss(Cause.SKIPPED_SEGMENT, item.seconds)
+            self._joint = self._hole = True
+        elif isinstance(item, Joined):
+            self._join(item)
+        elif isinstance(item, Sound) and item.url:
+            log.error("the sound comes in a playlist of its own, not supported yet")
+            raise Ending(Exit.UNSUPPORTED)
+
+    def _join(self, item: Joined) -> None:
+        """An address goes on where another one, or the same, ended."""
+        session, trouble = self._session, self._trouble
+        self._joint = True
+        self._hole = self._hole or not item.known
+        if session.media_at is None:
+            return  # the session tells what was missing between two runs
+        if trouble:
+            session.broadcast.figures.reconnects += 1
+            if not item.seconds:
+                session.note(Cause.SEAMLESS_JOIN)
+        self._miss(Cause.NEW_ADDRESS if self._renewed else trouble.cause if trouble else Cause.SKIPPED_SEGMENT,
+                   item.seconds)
+
+    def _miss(self, cause: Cause, seconds: float) -> None:
+        if seconds > 0:
+            self._session.note(cause, seconds)
+            self._hole, self._missing_at = True, time.monotonic()
+            self._missing_seconds += seconds
+
+    def _piece(self, piece: Piece) -> None:
+        """Write a segment, unless it is there already."""
+        session, digest = self._session, digest_of(piece.body)
+        if digest in self._seen and (self._joint or piece.suffix != ".aac"):  # silence is all alike
+            if not self._joint:
+                session.note(Cause.DUPLICATE, piece.segment.duration)
+            if piece.probe:
+                self._held.clear()
+                self._hole = False  # what follows goes on from it
+            self._save(piece.segment)
+            self._matched = True
+            self._delivered()
+            return
+        if piece.probe and not self._matched:
+            self._held.append(piece)
+            return
+        self._held.clear()  # none of them was known: they are older
+        self._write(piece)
+        self._seen = [*self._seen, digest][-REMEMBERED:]
+        self._save(piece.segment)
+        self._joint = self._hole = self._matched = False
+        self._missing_seconds = 0.0
+        self._delivered()
+
+    def _write(self, piece: Piece) -> None:
+        session, segment = self._session, piece.segment
+        part = session.part if isinstance(session.part, SegmentPart) else None
+        fresh = part is None or self._joint or self._hole or segment.discontinuity or piece.label != part.label
+        form = container.form(piece.body) if fresh else ()
+        cause = self._reason(part, piece, form) if part else ""
+        if part is None or cause:
+            session.open_part(
+                lambda directory, number: SegmentPart(directory, number, piece.init, form, piece.label), cause)
+            part = session.part if isinstance(session.part, SegmentPart) else None
+            assert part is not None
+        elif segment.discontinuity:
+            session.note(Cause.DISCONTINUITY)
+        part.add(piece.body, segment.duration, piece.suffix, discontinuity=self._hole or segment.discontinuity)
+        session.media_written()
+
+    def _reason(self, part: SegmentPart, piece: Piece, form: container.Form) -> str:
+        """Why a segment begins a new part; empty when it does not."""
+        spec = self._session.spec
+        if part.init != piece.init or part.suffix != piece.suffix or not container.same_form(part.form, form):
+            return Cause.VARIANT_CHANGE if piece.label != part.label else Cause.CODEC_CHANGE
+        if self._session.split_wanted:
+            return Cause.TITLE_SPLIT
+        if self._missing_seconds > spec.split_gap_seconds:
+            return Cause.GAP_SPLIT
+        too_big = 0 < spec.split_size < part.bytes + len(piece.body)
+        too_long = 0 < spec.split_seconds < part.seconds + piece.segment.duration
+        return Cause.LIMIT_SPLIT if too_big or too_long else ""
+
+    def _save(self, segment: Segment) -> None:
+        self._position = position = Position.after(segment)
+        self._session.broadcast.position = {**position._asdict(), "recent": self._seen}
+
+    def _delivered(self) -> None:
+        """The address works."""
+        session = self._session
+        session.addresses.delivered()
+        if self._trouble:
+            session.broadcast.needs_address = ""
+        self._trouble, self._renewed, self._tried, self._pause = None, False, 0, 0.0
+
+
+def _expires(stream: Stream) -> bool:
+    if not stream.expires_at:
+        return False
+    try:
+        return datetime.fromisoformat(stream.expires_at).timestamp() - time.time() < EXPIRY_SECONDS
+    except ValueError:
+        return False

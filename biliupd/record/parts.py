@@ -11,13 +11,17 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
+from biliupd.record.container import Form
 from biliupd.record.disk import replace_file, sync_directory
 from biliupd.record.playlist import Entry, write
 
 INDEX = "index.m3u8"
 SEGMENT_SUFFIXES = (".ts", ".m4s", ".aac")
 REMEMBERED = 64  # digests of the last segments, against recording one twice
+DIGESTED = 16 << 10  # bytes at either end of a segment
 _NUMBERED = re.compile(r"P(\d{3,})(?:\D|$)")
+
+Buffer = bytes | bytearray
 
 
 def next_number(directory: Path, known: Iterable[str] = ()) -> int:
@@ -26,9 +30,12 @@ def next_number(directory: Path, known: Iterable[str] = ()) -> int:
     return max((int(match[1]) for name in names if (match := _NUMBERED.match(name))), default=0) + 1
 
 
-def digest_of(body: bytes) -> str:
-    """What tells two segments apart."""
-    return hashlib.blake2b(body, digest_size=16).hexdigest()
+def digest_of(body: Buffer) -> str:
+    """What tells two segments apart: their size, beginning and end, where the times of their media stand."""
+    digest = hashlib.blake2b(body[:DIGESTED], digest_size=16)
+    digest.update(body[-DIGESTED:])
+    digest.update(str(len(body)).encode())
+    return digest.hexdigest()
 
 
 class Part(Protocol):
@@ -50,51 +57,78 @@ class Part(Protocol):
 
 
 class SegmentPart:
-    """The folder `P001/`: `init.mp4` for fMP4, `000001.ts` …, and `index.m3u8`, which ends when the part ends."""
+    """The folder `P001/`: `init.mp4` for fMP4, `000001.ts` …, and `index.m3u8`, which ends when the part ends.
 
-    def __init__(self, directory: Path, number: int, init: bytes = b"") -> None:
+    A segment gets its name when it is whole; it is listed, and on the disk itself, at the next `sync`. `form` says what
+    a decoder has to know of the media (empty: `init` does), `label` which variant they are.
+    """
+
+    def __init__(self, directory: Path, number: int, init: bytes = b"", form: Form = (), label: str = "") -> None:
         folder = f"P{number:03}"
         self.name = f"{folder}/{INDEX}"
         self.bytes = 0
         self.seconds = 0.0
-        self.init = init
+        self.init, self.form, self.label, self.suffix = init, form, label, ""
         self._folder = directory / folder
         self._folder.mkdir()
         self._entries: list[Entry] = []
+        self._waiting: list[Path] = []  # not on the disk itself yet
         sync_directory(directory)
 
-    def add(self, body: bytes, duration: float, suffix: str, *, discontinuity: bool = False) -> None:
-        """Append a whole segment; it is on the disk itself when this returns.
+    def add(self, body: Buffer, duration: float, suffix: str, *, discontinuity: bool = False) -> None:
+        """Append a whole segment.
 
-        `discontinuity`: one before it is missing, so that its timestamps do not go on from the last one's.
+        `discontinuity`: its timestamps do not go on from those of the one before it.
         """
-        if self.init and not self._entries:
-            replace_file(self._folder / "init.mp4", self.init, durable=False)
-            self.bytes += len(self.init)
+        first, self.suffix = not self._entries, suffix
+        if self.init and first:
+            self.bytes += self._put("init.mp4", self.init)
         name = f"{len(self._entries) + 1:06}{suffix}"
-        replace_file(self._folder / name, body, durable=False)
-        self._entries.append(Entry(name, duration, discontinuity and bool(self._entries)))
-        try:
-            self._write_index(ended=False)
-        except OSError:
-            self._entries.pop()
-            (self._folder / name).unlink()
-            raise
-        self.bytes += len(body)
+        self.bytes += self._put(name, body)
+        self._entries.append(Entry(name, duration, discontinuity and not first))
         self.seconds += duration
+        if first:  # so that nobody takes it for a video of its own
+            self._write_index(ended=False)
+
+    def _put(self, name: str, body: Buffer) -> int:
+        """Write a file of the folder under a name that salvage removes, then give it its own."""
+        path, part = self._folder / name, self._folder / f"{name}.part"
+        handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        try:
+            view = memoryview(body)
+            while view:
+                view = view[os.write(handle, view):]
+        finally:
+            os.close(handle)
+        os.rename(part, path)
+        self._waiting.append(path)
+        return len(body)
 
     def _write_index(self, *, ended: bool) -> None:
         text = write(self._entries, init="init.mp4" if self.init else "", ended=ended)
         replace_file(self._folder / INDEX, text.encode())
 
     def sync(self) -> None:
-        """Nothing to do: each segment was synced when it came."""
+        """Everything written so far is on the disk itself, and listed."""
+        if self._waiting:
+            self._sync_segments()
+            self._write_index(ended=False)
+
+    def _sync_segments(self) -> None:
+        while self._waiting:
+            handle = os.open(self._waiting[0], os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fdatasync(handle)
+            finally:
+                os.close(handle)
+            del self._waiting[0]
 
     def finish(self) -> bool:
         """Write the end into the playlist; False when there was no segment, then nothing is left of the folder."""
         for stray in self._folder.glob("*.part"):
             stray.unlink()
         if self._entries:
+            self._sync_segments()
             self._write_index(ended=True)
             return True
         for left in self._folder.iterdir():

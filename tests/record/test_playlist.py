@@ -12,9 +12,7 @@ from biliupd.record.playlist import (
     MasterPlaylist,
     MediaPlaylist,
     NotAPlaylist,
-    follow,
     parse,
-    resume,
     write,
 )
 
@@ -36,14 +34,6 @@ a/1.m4s?token=x\r
 #EXT-X-PART:DURATION=1,URI="part.m4s"\r
 #EXT-X-PRELOAD-HINT:TYPE=PART,URI="next.m4s"\r
 """
-
-
-def window(first: int, last: int, name: str = "{}.ts") -> MediaPlaylist:
-    lines = [f"#EXTINF:2,\n{name.format(n)}" for n in range(first, last + 1)]
-    text = f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXT-X-MEDIA-SEQUENCE:{first}\n" + "\n".join(lines)
-    found = parse(text, "http://host/live/")
-    assert isinstance(found, MediaPlaylist)
-    return found
 
 
 def test_a_media_playlist_is_read_with_all_that_a_recorder_needs() -> None:
@@ -82,7 +72,7 @@ other.ts
     assert found.ended
 
 
-def test_a_master_playlist_names_its_best_variant() -> None:
+def test_a_master_playlist_names_its_variants_and_their_sound() -> None:
     found = parse("""#EXTM3U
 #EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID="aac",NAME="x",URI="sound.m3u8"
 #EXT-X-STREAM-INF:BANDWIDTH=800000,RESOLUTION=640x360,CODECS="avc1.4d,mp4a.40.2"
@@ -93,9 +83,8 @@ high.m3u8
 backup.m3u8
 """, "http://host/x/")
     assert isinstance(found, MasterPlaylist)
-    assert found.best().uri == "http://host/x/high.m3u8"
     assert found.variants[0].codecs == "avc1.4d,mp4a.40.2"
-    assert found.audio == (("aac", "http://host/x/sound.m3u8"),)
+    assert found.audio == {"aac": "http://host/x/sound.m3u8"}
 
 
 @pytest.mark.parametrize(("text", "said"), [
@@ -116,49 +105,6 @@ def test_lines_of_any_kind_never_raise_anything_else(lines: list[str]) -> None:
         return
     if isinstance(found, MediaPlaylist):
         assert all(0 <= segment.duration < 1e15 for segment in found.segments)
-
-
-@pytest.mark.parametrize(("first", "last", "awaited", "stale", "kind", "numbers", "missed"), [
-    (100, 105, None, 0, "new", range(100, 106), 0),
-    (102, 107, 106, 0, "new", range(106, 108), 0),
-    (100, 105, 106, 0, "same", range(0), 0),
-    (110, 112, 106, 0, "new", range(110, 113), 4),
-    (3, 8, 108, 0, "reset", range(3, 9), 0),
-    (98, 103, 110, 0, "stale", range(0), 0),
-    (98, 103, 110, 1, "stale", range(0), 0),
-    (98, 103, 110, 2, "reset", range(98, 104), 0),
-])
-def test_a_reload_is_compared_with_the_number_awaited(
-        first: int, last: int, awaited: int | None, stale: int, kind: str, numbers: range, missed: int) -> None:
-    step = follow(window(first, last), awaited, stale)
-    assert (step.kind, [s.sequence for s in step.segments], step.missed) == (kind, list(numbers), missed)
-
-
-def test_an_empty_window_is_nothing_new() -> None:
-    assert follow(parse("#EXTM3U\n#EXT-X-TARGETDURATION:2\n"), 5).kind == "same"  # type: ignore[arg-type]
-
-
-def test_u_numbers_that_begin_anew_are_followed_once() -> None:
-    taken, awaited, kinds = [], None, []
-    for first, last in ((100, 105), (102, 107), (3, 8), (4, 9)):
-        step = follow(window(first, last), awaited)
-        taken += [segment.sequence for segment in step.segments]
-        kinds.append(step.kind)
-        awaited = window(first, last).next_sequence
-    assert taken == [*range(100, 108), *range(3, 10)]
-    assert kinds == ["new", "new", "reset", "new"]
-
-
-@pytest.mark.parametrize(("sequence", "path", "expected"), [
-    (104, "/live/104.ts", [105, 106, 107, 108]),       # the same numbering
-    (7, "/live/106.ts", [107, 108]),                   # another numbering, the same paths
-    (106, "/other/106.ts", [107, 108]),                # another host's folder
-    (108, "/live/108.ts", []),
-    (106, "/live/x.ts", [106, 107, 108]),              # nothing in common: the live edge
-    (5, "/live/5.ts", [106, 107, 108]),
-])
-def test_a_new_run_goes_on_after_the_segment_recorded_last(sequence: int, path: str, expected: list[int]) -> None:
-    assert [segment.sequence for segment in resume(window(100, 108), sequence, path)] == expected
 
 
 def test_our_own_playlist_is_read_back_as_it_was_written() -> None:
