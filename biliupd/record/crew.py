@@ -421,7 +421,7 @@ class Crew:
     def _ended(self, streamer: str, entry: OpenBroadcast, reason: str, now: float, *, ask: bool = False) -> None:
         """A recorder has ended: make whole what it left, say so, and have another one go on. `ask`: the site first."""
         stopping = entry.stopping
-        if stopping in (WAITED, Exit.NO_SPACE.reason) and reason == Exit.STOPPED.reason:
+        if stopping in (WAITED, Exit.NO_SPACE.reason) and reason in (Exit.STOPPED.reason, "crashed"):
             reason = stopping
         entry.salvage()
         entry.read_again()

@@ -113,6 +113,7 @@ class Places:
     def put_in(self, streamer: str, since: str) -> None:
         """One that had a place waits again."""
         self._queue.setdefault(streamer, _Waiting(since))
+        self._tell_all()
 
     def leave(self, streamer: str) -> None:
         """It waits no more: it is recorded, not live or not wanted."""
@@ -141,7 +142,7 @@ class Places:
             stop = staying[0].streamer, "waited"
         elif staying:
             stop = self._displaced(staying, self._room(runners))
-        offers = self._offers(self._room(runners) - _ending(runners), now)
+        offers = self._offers(self._room(runners) - _ending(runners) - (stop is not None), now)
         self._tell_all()
         return Verdict(stop, offers, pressure)
 

@@ -3,80 +3,21 @@
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from crew_support import DELAY, Daemon, state_of
 from loguru import logger
 from recording_support import MediaServer, complaints
 from support import wait_until
 
-from biliupd.config import RecordConfig, RecordingsConfig
+from biliupd.config import RecordConfig
 from biliupd.record import broadcast as broadcasts
 from biliupd.record import spec as specs
 from biliupd.record.crew import Crew
-from biliupd.record.shows import Ended, Show, Started, safe_title
-
-DELAY = 100.0
-
-
-class Daemon:
-    """What the daemon does with a crew, and what it hears from it."""
-
-    def __init__(self, room: Path, **record: object) -> None:
-        self.recordings = RecordingsConfig(directory=room / "recordings", data_directory=room / "data")
-        self.record = RecordConfig(**{  # type: ignore[arg-type]
-            "reconnect_seconds": 0.3, "stall_seconds": 30.0, "orphan_seconds": 30.0, **record})
-        self.started: list[Started] = []
-        self.ended: list[Ended] = []
-        self.rechecks: list[str] = []
-        self.notices: dict[str, str] = {}
-        self.pressed: list[str] = []
-        self.unmerged = 0
-        self.now = 1000.0
-        self.crew = self.new_crew()
-
-    def new_crew(self) -> Crew:
-        return Crew(self.record, self.recordings, DELAY, on_started=self.started.append,
-                    on_stopped=self.ended.append, recheck=self.rechecks.append, on_notice=self.hear,
-                    on_pressure=self.pressed.append, unmerged=lambda running: self.unmerged)
-
-    def hear(self, told: tuple[str, str]) -> None:
-        """Keep a notice until it is taken back."""
-        self.notices[told[0]] = told[1]
-        if not told[1]:
-            del self.notices[told[0]]
-
-    def turn(self, seconds: float = 0.0) -> None:
-        self.now += seconds
-        self.crew.turn(self.now)
-
-    def until(self, condition: Callable[[], object]) -> None:
-        def look() -> object:
-            self.turn()
-            return condition()
-        wait_until(look)
-
-    def show(self, server: MediaServer, path: str = "/live.flv", **more: str) -> Show:
-        facts = {"streamer": "someone", "platform": "site", "url": "https://site/1", "title": "a show", "cover_url": "",
-                 "live_id": "", **more}
-        return Show(**facts, streams=(specs.Stream(server.url + path, "flv", {"Cookie": "secret"}),))
-
-    @property
-    def folder(self) -> Path:
-        folder, = (self.recordings.directory / "someone").iterdir()
-        return folder
-
-    @property
-    def state_files(self) -> list[str]:
-        return sorted(p.suffix for p in (self.recordings.data_directory / "recorders").iterdir()
-                      if p.name != "heartbeat")
-
-    def media_flows(self) -> bool:
-        """The recorder runs and the clip is on its way to the disk."""
-        parts = list(self.recordings.directory.glob("someone/*/P*.flv.part"))
-        return bool(self.crew.running() and parts) and parts[0].stat().st_size > 30_000
+from biliupd.record.shows import safe_title
 
 
 @pytest.fixture
@@ -92,13 +33,6 @@ def endless(server: MediaServer, media: Path) -> MediaServer:
     """The clip, then silence."""
     server.answers["/live.flv"] = server.live((media / "clip.flv").read_bytes(), silent=True)
     return server
-
-
-def state_of(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return ""
 
 
 def test_a_show_is_recorded_and_stopped(daemon: Daemon, endless: MediaServer) -> None:
@@ -138,13 +72,14 @@ def test_after_a_cut_the_site_is_asked_and_the_broadcast_goes_on(
         daemon: Daemon, server: MediaServer, media: Path) -> None:
     clip = (media / "clip.flv").read_bytes()
     server.answers["/live.flv"] = server.in_turn(server.live(clip), server.status(404))
-    server.answers["/new.flv"] = server.live(clip, silent=True)
+    other = (media / "other.flv").read_bytes()
+    server.answers["/new.flv"] = server.in_turn(server.live(other), server.live(silent=True))
     daemon.crew.went_live(daemon.show(server))
     daemon.until(lambda: daemon.ended)
     assert daemon.rechecks == ["someone"]
     assert (daemon.ended[0].reason, daemon.ended[0].over) == ("needs_url", False)
     daemon.crew.went_live(daemon.show(server, "/new.flv"))
-    daemon.until(lambda: (daemon.folder / "P002.flv.part").exists())
+    daemon.until(lambda: list(daemon.folder.glob("P002.flv*")))
     assert daemon.started[0].broadcast_id == daemon.started[1].broadcast_id
     assert daemon.started[0].task_id != daemon.started[1].task_id
     daemon.crew.stop("someone")
@@ -152,7 +87,7 @@ def test_after_a_cut_the_site_is_asked_and_the_broadcast_goes_on(
     found = broadcasts.read(daemon.folder)
     assert found is not None
     assert found.figures.files == 2
-    assert [gap["cause"] for gap in found.ledger] == ["new-address"]
+    assert [row["cause"] for row in found.ledger if row["seconds"] > 0] == ["new-address"]
 
 
 def test_the_site_is_asked_again_and_again_but_ever_more_seldom(daemon: Daemon, server: MediaServer) -> None:
@@ -347,10 +282,12 @@ def test_a_new_crew_takes_up_a_broadcast_whose_recorder_died_meanwhile(daemon: D
     os.kill(daemon.started[0].pid, signal.SIGKILL)
     wait_until(lambda: state_of(daemon.started[0].pid) in ("", "Z"))
     daemon.crew = daemon.new_crew()
-    daemon.until(lambda: daemon.rechecks == ["someone"])
+    daemon.until(lambda: daemon.ended)
     assert daemon.ended[0].reason == "crashed"
     assert complaints(daemon.folder / "P001.flv") == ""
-    daemon.crew.went_live(daemon.show(endless))
+    if not daemon.crew.recording("someone"):  # a thread of it may have been ending still: then it was adopted first
+        assert daemon.rechecks == ["someone"]
+        daemon.crew.went_live(daemon.show(endless))
     daemon.until(lambda: (daemon.folder / "P002.flv.part").exists())
     assert daemon.started[1].broadcast_id == daemon.started[0].broadcast_id
 
