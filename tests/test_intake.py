@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from biliupd.catalog import records
+from biliupd.catalog import ledgers, records, videos
 from biliupd.catalog.database import Catalog
 from biliupd.intake import Intake
 from biliupd.record import broadcast as broadcast_file
@@ -209,6 +209,55 @@ def test_a_broken_broadcast_json_is_said_once_and_loses_nothing(house, caplog):
     house.settle(house.put(directory / "P001.flv"))
     assert house.rows() == {"ann/show/P001.flv": "recorded"}
     assert house.video()["broadcast_id"] is None
+
+
+def test_the_ledger_of_a_broadcast_reaches_the_catalog_and_is_replaced_as_a_whole(house):
+    directory = house.broadcast()
+    facts = broadcast_file.read(directory)
+    row = {"at": "2026-01-02T03:05:00+00:00", "cause": "cut", "file": "P001.flv", "media_seconds_at": 5.5, "seconds": 2,
+           "detail": ""}  # fmt: skip
+    odd = {"at": None, "cause": 7, "seconds": float("nan"), "media_seconds_at": 10**400, "detail": [1]}
+    for ledger, lost in (([row, odd], 2.0), ([{**row, "seconds": 3.0}], 3.0), ([], 10**400), ([], 0.5)):
+        facts.ledger, facts.figures.lost_seconds, facts.figures.gaps = ledger, lost, len(ledger)
+        broadcast_file.write(directory, facts)
+        house.settle(directory / "broadcast.json")
+        kept = ledgers.of(house.catalog.db, facts.id)
+        assert [one["seconds"] for one in kept] == [r["seconds"] if r is not odd else 0.0 for r in ledger]
+        (known,) = house.catalog.db.query("select * from broadcasts")
+        assert (known["gaps"], known["lost_seconds"]) == (len(ledger), lost if lost < 10**9 else 0)
+    assert ledgers.find(house.catalog.db, facts.id[:6])[0]["streamer"] == "ann"
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_a_fragment_is_ignored_with_the_reason_until_a_person_wants_it(house, late):
+    directory = house.broadcast(files=3)
+
+    def mark() -> None:
+        facts = broadcast_file.read(directory)
+        facts.files[0] |= {"seconds": 3.2, "fragment": True}
+        facts.files[2] = {"name": "P003/index.m3u8", "seconds": 1.0, "bytes": 5, "fragment": True}
+        broadcast_file.write(directory, facts)
+
+    if not late:
+        mark()
+    house.put(directory / "P003" / "000000.ts")
+    house.put(directory / "P003" / "index.m3u8", b"#EXTM3U\n#EXTINF:1,\n000000.ts\n#EXT-X-ENDLIST\n")
+    house.settle(house.put(directory / "P001.flv"), house.put(directory / "P002.flv"), directory / "P003")
+    if late:
+        mark()
+        house.settle(directory / "broadcast.json")
+    names = ("P001.flv", "P002.flv", "P003/index.m3u8")
+    assert house.rows() == {
+        f"ann/show/{name}": state for name, state in zip(names, ("ignored", "recorded", "ignored"), strict=True)}
+    db = house.catalog.db
+    ((id, why),) = db.execute("select id, last_error from videos where path like '%P001.flv'").fetchall()
+    assert why == "a fragment of 3.2 s; biliupd retry publishes it"
+    assert videos.retry(db, id)
+    house.scan(house.recordings)
+    house.broadcast(ended_at="2026-01-02T04:00:00+00:00", files=3)
+    mark()
+    house.settle(directory / "broadcast.json", directory / "P001.flv")
+    assert house.rows()["ann/show/P001.flv"] == "recorded"
 
 
 def test_a_symlinked_recordings_directory_works(tmp_path):
