@@ -63,11 +63,12 @@ def selftest(names: tuple[str, ...], seconds: float, keep: bool) -> None:
                 for line in lines:
                     console.print(f"    {mark:<8} {escape(plain(line))}", soft_wrap=True)
 
+    scenarios = [scenario for scenario in SCENARIOS if not names or scenario.name in names]
     finished = False
     try:
         for line in facts(directory, ffmpeg):
             console.print(escape(line), soft_wrap=True)
-        verdicts = Selftest(directory, ffmpeg, say).run(names, seconds, tell)
+        verdicts = Selftest(directory, ffmpeg, say).run(scenarios, seconds, tell)
         finished = True
     except OSError as error:
         raise BiliupdError(f"{directory}: {error.strerror}") from error
