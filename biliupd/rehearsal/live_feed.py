@@ -83,7 +83,9 @@ class Client:
 
 
 @dataclass(eq=False)
-class _Source:
+class Source:
+    """An encoder as the feed sees it: its headers, and by how much its clock is moved."""
+
     encoder: Encoder
     headers: dict[int, Tag] = field(default_factory=dict)
     shift: int = 0
@@ -104,7 +106,7 @@ class Feed:
         self.clients: set[Client] = set()
         self.cache_seconds = 0.0
         self.clock_bits = 32  # 24: senders that forget the extension byte
-        self._current: _Source | None = None
+        self._current: Source | None = None
         self._began = 0.0
         self._last = -STEP_MILLISECONDS  # of the last picture, on the encoder's clock
         self._jumped = 0
@@ -115,23 +117,31 @@ class Feed:
 
     def run(self, encoder: Encoder) -> None:
         """Hand out an encoder's tags until it ends; on its own thread. Its first keyframe ends the one before it."""
-        source = _Source(encoder)
+        source = self.source(encoder)
         with encoder.output:
             for tag in encoder.tags():  # one that was replaced is read on, so that it can end
-                with self.lock:
-                    if not source.over:
-                        self._take(source, tag)
+                self.take(source, tag)
         with self.lock:
             if source is self._current or self._current is None:
                 self.ended = True
                 for client in self.clients:
                     client.tags.put(None)
 
+    def source(self, encoder: Encoder) -> "Source":
+        """Something whose tags can be taken."""
+        return Source(encoder)
+
+    def take(self, source: "Source", tag: Tag) -> None:
+        """One tag, in its order."""
+        with self.lock:
+            if not source.over:
+                self._take(source, tag)
+
     def plays(self, encoder: Encoder) -> bool:
         """Whether that one's media is what goes out now."""
         return self._current is not None and self._current.encoder is encoder
 
-    def _take(self, source: _Source, tag: Tag) -> None:
+    def _take(self, source: Source, tag: Tag) -> None:
         if tag.header:
             source.headers[tag.kind] = tag
             if source is self._current:

@@ -49,6 +49,7 @@ class _Segment:
     gone: Gone = ""
     key: Key | None = None
     tagged: bool = False  # a discontinuity that is none
+    ranged: bool = False  # lies in one resource with others
     name: str = ""
 
 
@@ -142,7 +143,7 @@ class Shelf:
             gone, unit.forbidden = faults.drop_how, True
         segment = _Segment(
             number, path, seconds, moment, init if path.suffix == ".m4s" else "", first_of_run, self._sequence,
-            self._generation, unit, digest(content), gone, faults.key, faults.discontinuity,
+            self._generation, unit, digest(content), gone, faults.key, faults.discontinuity, faults.ranges,
         )  # fmt: skip
         faults.discontinuity = False
         self._sequence += gone != "absent"
@@ -195,14 +196,17 @@ class Shelf:
         for one in window:
             if one.first_of_run or one.tagged:
                 lines.append("#EXT-X-DISCONTINUITY")
+            if one.init != init:
+                init = one.init
+                if key:  # an init section that stands behind a key would be encrypted, too
+                    lines.append("#EXT-X-KEY:METHOD=NONE")
+                    key = None
+                lines.append(f'#EXT-X-MAP:URI="{init}"')
             if one.key != key:
                 key = one.key
                 self._keys.update({key.name: key} if key else {})
                 iv = f",IV=0x{key.iv.hex()}" if key and key.iv else ""
                 lines.append(f'#EXT-X-KEY:METHOD=AES-128,URI="{key.name}"{iv}' if key else "#EXT-X-KEY:METHOD=NONE")
-            if one.init != init:
-                init = one.init
-                lines.append(f'#EXT-X-MAP:URI="{init}"')
             lines.append(f"#EXT-X-PROGRAM-DATE-TIME:{one.moment}")
             if one.gone == "gap":
                 lines.append("#EXT-X-GAP")
@@ -210,7 +214,8 @@ class Shelf:
             if self.faults.low_latency and one in window[-2:]:
                 lines += [f'#EXT-X-PART:DURATION={one.seconds / 2:.3f},URI="{one.name}?part={n}"' for n in (0, 1)]
             lines.append(f"#EXTINF:{one.seconds:.6f},")
-            if len(group := self._names[one.name]) > 1 or self.faults.ranges:
+            if one.ranged:
+                group = self._names[one.name]
                 before = sum(len(self._content(other)) for other in group[: group.index(one)])
                 size = len(self._content(one))
                 lines.append(f"#EXT-X-BYTERANGE:{size}" + ("" if range_end == (name, before) else f"@{before}"))
