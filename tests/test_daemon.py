@@ -12,6 +12,8 @@ import pytest
 from world import World, make_video
 
 from biliupd.catalog.database import connect
+from biliupd.record.broadcast import read
+from biliupd.record.ledger import LOSSES, summary
 
 
 def slow_ffmpeg(world: World, seconds: float) -> None:
@@ -122,20 +124,31 @@ def test_a_submit_without_an_answer_is_looked_up_and_never_doubled(world, arrive
     assert asked.count("submit") == (1 if arrived else 2)
 
 
-def test_a_recording_survives_restarts_of_the_daemon_in_one_piece(world):
-    world.room("flv1")
+def test_ten_kills_of_the_daemon_leave_one_recorder_one_file_and_no_loss(world):
+    world.room("flv1", auto_upload=False)
+    world.settings["control"]["enabled"] = False
     world.start()
-    on_air(world, "flv1", seconds=2)
+    on_air(world, "flv1", seconds=0)
     (recorder,) = world.recorders()
-    for _ in range(3):
-        assert world.end() == 0
+    for _ in range(10):
+        world.kill()
         assert world.recorders() == [recorder]
         world.start()
-        on_air(world, "flv1", seconds=1)
-        assert world.recorders() == [recorder]
+    on_air(world, "flv1", seconds=1)
+    assert world.recorders() == [recorder]
+    assert len(world.rows("tasks")) == 1
     world.site.go_offline("flv1")
-    world.wait(lambda: published(world, 1), 60, "it is published")
-    world.check_published(submissions=1, videos=1)
+    world.wait(lambda: world.rows("broadcasts", "ended_at is not null"), 20, "the broadcast is over")
+    (row,) = world.rows("broadcasts")
+    broadcast = read(Path(row["directory"]))
+    assert [file["name"] for file in broadcast.files] == ["P001.flv"]
+    assert not list(Path(row["directory"]).glob("*.part"))
+    assert [line for line in broadcast.ledger if line["cause"] in LOSSES] == []
+    told = summary(broadcast)
+    assert (str(told), told.unexplained_seconds) == ("100 %, no gap", 0)
+    assert broadcast.figures.media_seconds > 10
+    assert (row["media_seconds"], row["gaps"]) == (broadcast.figures.media_seconds, 0)
+    assert "100 %, no gap" in world.command("ledger", "flv1").stdout
 
 
 def test_bare_addresses_and_what_streamlink_knows_take_the_same_way(world):
@@ -184,18 +197,45 @@ def test_a_recorder_whose_daemon_died_before_it_said_so_is_listed(world):
     assert (again["id"], again["broadcast_id"]) == (task["id"], task["broadcast_id"])
 
 
-def test_a_killed_recorder_is_replaced_and_its_file_is_saved(world):
+def test_a_killed_recorder_is_replaced_within_seconds_and_its_file_is_saved(world):
     world.room("flv1")
     world.start()
     on_air(world, "flv1", seconds=3)
     (first,) = world.recorders()
     os.kill(first, signal.SIGKILL)
-    world.wait(lambda: world.recorders() not in ([], [first]), 20, "a new recorder")
+    world.wait(lambda: world.recorders() not in ([], [first]), 5, "a new recorder")
     on_air(world, "flv1", seconds=3)
+    status = world.command("status").stdout
+    assert "Mbit/s" in status
     world.site.go_offline("flv1")
     world.wait(lambda: published(world, 1), 60, "it is published")
     world.check_published(submissions=1, videos=2)
     assert len(world.bilibili.archives[0].parts) == 2
+    (broadcast,) = world.rows("broadcasts")
+    assert broadcast["ended_at"]
+    rows = world.rows("ledger", f"broadcast_id = '{broadcast['id']}'")
+    assert [row["cause"] for row in rows].count("restart") == 1
+
+
+def test_whoever_waits_for_a_place_is_shown_and_recorded_when_one_is_free(world):
+    for room, priority in (("flv1", 0), ("hls1", 1)):
+        world.room(room, auto_upload=False, priority=priority)
+    world.settings["record"]["most"] = 1
+    world.start()
+    on_air(world, "flv1", seconds=2)
+    world.site.go_live("hls1")
+    world.wait(lambda: world.rows("tasks", "reason = 'waited'"), 20, "the higher priority takes the place")
+    world.wait(lambda: len(world.rows("tasks", "status = 'recording'")) == 1, 20, "it is recorded")
+    status = world.command("status").stdout
+    assert "flv1 is live and waits: 1 of 1 recordings run, its priority is 0" in status
+    (line,) = (line for line in status.split("Waiting to be recorded")[1].splitlines() if "flv1" in line)
+    assert line.split()[:3] == ["1", "flv1", "0"]
+    world.site.go_offline("hls1")
+    world.wait(lambda: len(world.rows("tasks", "status = 'recording'")) == 1 and not world.rows("notices"), 30,
+               "the one that waited goes on")  # fmt: skip
+    world.wait(lambda: world.rows("ledger", "cause = 'waited'"), 30, "and its ledger says why there is a gap")
+    (shown,) = (row for row in world.rows("broadcasts") if "flv1" in row["directory"])
+    assert shown["gaps"] >= 1
 
 
 def test_settings_apply_while_it_runs_and_a_broken_file_is_refused_whole(world):
