@@ -39,7 +39,7 @@ from biliupd.watch.watcher import Watcher
 STOP_SECONDS = 20.0  #: for all parts together; a recorder is not waited for
 CONFIG_SECONDS = 1.0  #: how often the file is looked at
 WAITS = "waits"
-NO_TROUBLE = (WAITS, "network")  #: keys of notices that say how things are, while all is well
+NO_TROUBLE = (WAITS, "network", "place")  #: keys of notices that say how things are, while all is well
 BUSY_MILLISECONDS = 3000  #: for the main thread
 
 
@@ -111,7 +111,7 @@ class Daemon:
         logger.info("biliupd {} starts (pid {}), recordings in {}", __version__, os.getpid(),
                     self._config.recordings.directory)  # fmt: skip
         self._keep_rows()
-        for start in ("space", "record:", "root:", "emptied:"):  # told anew where it still holds
+        for start in ("space", "place:", "root:", "emptied:"):  # told anew where it still holds
             records.take_back(self._catalog.db, start)
         try:
             for part in reversed(self._parts.values()):
@@ -229,8 +229,8 @@ class Daemon:
         """What does not work right now, for the health check."""
         dead = [f"{name} is dead" for name, part in self._parts.items() if not part.is_alive()]
         stuck = [self._stuck] if self._stuck else []
-        notices = [notice for notice in records.notices(self._catalog.db) if notice["key"] not in NO_TROUBLE]
-        return dead + stuck + [str(notice["text"]) for notice in notices]
+        notices = ((notice["key"].partition(":")[0], str(notice["text"])) for notice in records.notices(self._catalog.db))
+        return dead + stuck + [text for kind, text in notices if kind not in NO_TROUBLE]
 
     # settings
 

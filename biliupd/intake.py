@@ -85,7 +85,7 @@ class Intake:
             if root is None:
                 continue
             if self.is_ours(folder) and any(entry.path.endswith("/" + BROADCAST) for entry in here):
-                self.read_broadcast(folder)
+                self.read_broadcast(folder, only_news=len(here) == 1)
             found += self.found(folder, root, here, growing)
         db = self._catalog.db
         changes = sync.compare(found, sync.rows_near(db, found), lies_there=_lies_there)
@@ -180,8 +180,11 @@ class Intake:
                     return known
         return _Place(None, None)
 
-    def read_broadcast(self, directory: str) -> _Place | None:
-        """Keeps the row of a broadcast in step with its `broadcast.json`."""
+    def read_broadcast(self, directory: str, *, only_news: bool = False) -> _Place | None:
+        """Keeps the row of a broadcast in step with its `broadcast.json`.
+
+        A recorder that runs writes its figures there every ten seconds, which is no news.
+        """
         stamp = stamp_of(Path(directory, BROADCAST))
         try:
             facts = broadcast_file.read(Path(directory))
@@ -199,6 +202,8 @@ class Intake:
             " biliupd retry publishes it"
             for file in facts.files if file.get("fragment") and file.get("name")
         }  # fmt: skip
+        if only_news and fragments == self._fragments.get(facts.id, {}) and broadcast_file.alive(facts):
+            return _Place(facts, streamer)
         if fragments:
             self._fragments[facts.id] = fragments
         with write(db):

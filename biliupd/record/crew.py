@@ -23,7 +23,7 @@ from biliupd.errors import BiliupdError
 from biliupd.record import broadcast as broadcasts
 from biliupd.record import spec as specs
 from biliupd.record.ledger import Cause
-from biliupd.record.open_broadcast import WAITED, OpenBroadcast, make, seconds_since
+from biliupd.record.open_broadcast import WAITED, OpenBroadcast, forget, make, seconds_since
 from biliupd.record.places import Places, Runner
 from biliupd.record.process import Process
 from biliupd.record.salvage import salvage
@@ -266,7 +266,7 @@ class Crew:
             if broadcast is None or broadcast.streamer in self._open:
                 logger.warning("{} is gone or not the last of its streamer: not taken up again", directory)
                 if directory.parent.is_dir():  # else a mount is missing, and it may come back
-                    path.unlink(missing_ok=True)
+                    forget(path)
                 continue
             entry = OpenBroadcast(directory, broadcast, path, spec, began_at=now,
                                   bytes_at_start=broadcast.figures.bytes)
@@ -469,7 +469,7 @@ class Crew:
                 except OSError:
                     break  # something else is in it
         del self._open[streamer]
-        entry.forget()
+        forget(entry.state_path)
         logger.bind(streamer=streamer).info("broadcast over: {} files, {:.0f} s", broadcast.figures.files,
                                             broadcast.figures.media_seconds)
         self._tell(self._on_stopped, Ended(

@@ -189,11 +189,11 @@ class OpenBroadcast:
             self.rechecks = 0
         self.vain_runs = 0 if gained and now - self.began_at >= LEAST_LIFE_SECONDS else self.vain_runs + 1
 
-    def forget(self) -> None:
-        """Remove the files of its recorder."""
-        for path in (self.state_path, self.log_path, self.figures_path,
-                     self.figures_path.with_name(self.figures_path.name + ".part")):
-            path.unlink(missing_ok=True)
+
+def forget(state_path: Path) -> None:
+    """Remove the spec of a broadcast's recorders, and what they wrote beside it."""
+    for suffix in (".json", ".log", ".figures", ".figures.part"):
+        state_path.with_suffix(suffix).unlink(missing_ok=True)
 
 
 def make(show: Show, recordings: Path, state_directory: Path, now: float) -> OpenBroadcast:

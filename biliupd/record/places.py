@@ -26,7 +26,8 @@ OFFER_SECONDS = 30.0  # a place is kept so long for the first in the queue
 OFFER_AGAIN_SECONDS = 60.0
 QUEUE = "queue"  # the file's name, beside the state of the recorders
 
-Notice = Callable[[tuple[str, str]], None]  #: what it is about, and the text, empty when that is over
+Notice = Callable[[tuple[str, str]], None]
+"""What it is about (space, space:STREAMER or place:STREAMER), and the text, empty when that is over."""
 
 
 class Runner(NamedTuple):
@@ -64,7 +65,7 @@ class Places:
                  unmerged: Callable[[Collection[str]], int]) -> None:
         self._record, self._directory, self._queue_path = record, directory, state_directory / QUEUE
         self._notice, self._unmerged = notice, unmerged
-        self._priorities: Mapping[str, int] = {}
+        self._priorities: Mapping[str, int] | None = None  # not told yet: nobody is stopped for another
         self._queue: dict[str, _Waiting] = {}
         self._told: dict[str, str] = {}
         self._written: str | None = None
@@ -122,6 +123,8 @@ class Places:
 
     def turn(self, runners: Sequence[Runner], now: float) -> Verdict:
         """One look. Raises `OSError` when the disk cannot be asked."""
+        if self._priorities is None:
+            return Verdict(None, [], False)
         stop: tuple[str, str] | None = None
         looked = now >= self._look_at
         pressure = False
@@ -184,7 +187,7 @@ class Places:
         return sorted(self._queue, key=lambda name: (-self._priority(name), self._queue[name].since, name))
 
     def _priority(self, streamer: str) -> int:
-        return self._priorities.get(streamer, 0)
+        return (self._priorities or {}).get(streamer, 0)
 
     def _worth(self, runner: Runner) -> tuple[int, float]:
         """Smallest of those that end first: the lowest priority, of equals what began last."""
@@ -210,7 +213,8 @@ class Places:
 
     def _tell_all(self) -> None:
         """Notices and the queue's file, when they say something else than before."""
-        texts = {f"record:{name}": self._why(name) for name in self._queue}
+        kind = "space" if self._space.short else "place"
+        texts = {f"{kind}:{name}": self._why(name) for name in self._queue}
         if self._space.warning:
             texts["space"] = f"{self._directory}: {self._space.warning}"
         for key in self._told.keys() - texts.keys():

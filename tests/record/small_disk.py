@@ -39,7 +39,7 @@ def run(base: Path, media: Path, server: MediaServer) -> None:
     daemon.until(lambda: daemon.ended)
     assert (daemon.ended[0].reason, daemon.ended[0].over) == ("no_space", False), daemon.ended
     assert complaints(daemon.folder / "P001.flv") == ""
-    assert "from 8 MiB on it is" in daemon.notices["record:someone"], daemon.notices
+    assert "from 8 MiB on it is" in daemon.notices["space:someone"], daemon.notices
     assert not daemon.crew.wants_stream("someone")
     daemon.turn(60)
     assert daemon.pressed

@@ -209,8 +209,8 @@ def test_who_was_displaced_waits_and_goes_on_with_the_reason_in_the_ledger(
     assert daemon.crew.wants_stream("vip")
     daemon.crew.went_live(daemon.show(endless, streamer="vip"))
     daemon.turn()
-    assert daemon.notices == {"record:vip": "vip is live and waits: 1 of 1 recordings run, its priority is 1",
-                              "record:someone": "someone is live and waits: 1 of 1 recordings run, its priority is 0"}
+    assert daemon.notices == {"place:vip": "vip is live and waits: 1 of 1 recordings run, its priority is 1",
+                              "place:someone": "someone is live and waits: 1 of 1 recordings run, its priority is 0"}
     daemon.until(lambda: "vip" in daemon.rechecks)
     assert (daemon.ended[0].reason, daemon.ended[0].over) == ("waited", False)
     assert (daemon.crew.wants_stream("vip"), daemon.crew.wants_stream("someone")) == (True, False)
@@ -228,10 +228,11 @@ def test_who_was_displaced_waits_and_goes_on_with_the_reason_in_the_ledger(
 
 def test_who_waits_and_goes_offline_waits_no_more(make: type[Daemon], endless: MediaServer) -> None:
     daemon = make(most=1)
+    daemon.crew.wanted(dict.fromkeys(("someone", "late", "later"), 0))
     for name in ("someone", "late", "later"):
         daemon.crew.went_live(daemon.show(endless, streamer=name))
         daemon.turn()
-    assert set(daemon.notices) == {"record:late", "record:later"}
+    assert set(daemon.notices) == {"place:late", "place:later"}
     daemon.crew.went_offline("late")
     daemon.crew.wanted({"someone": 0})
     daemon.turn()

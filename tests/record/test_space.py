@@ -67,6 +67,7 @@ class Disk:
         self.places = Places(RecordConfig(**{"least_free": GIB, **record}),  # type: ignore[arg-type]
                              base / "recordings", base, self.hear, lambda running: self.unmerged)
         self.runners: dict[str, Runner] = {}
+        self.places.prioritise({})
 
     def hear(self, told: tuple[str, str]) -> None:
         self.notices[told[0]] = told[1]
@@ -105,7 +106,7 @@ def test_further_streamers_wait_by_priority_and_then_by_time(tmp_path: Path, mon
     assert disk.live("a", "b", "c", "d", "e") == ["a", "b"]
     disk.turn()
     assert disk.queue == ["e", "c", "d"]
-    assert disk.notices["record:c"] == "c is live and waits: 2 of 2 recordings run, its priority is 0"
+    assert disk.notices["place:c"] == "c is live and waits: 2 of 2 recordings run, its priority is 0"
     assert not disk.places.wants("c"), "an address would only grow old"
     del disk.runners["a"]
     assert disk.turn().offers == ["e"]
@@ -115,7 +116,7 @@ def test_further_streamers_wait_by_priority_and_then_by_time(tmp_path: Path, mon
     assert disk.turn().offers == []
     disk.places.leave("c")
     assert disk.queue == ["d"]
-    assert set(disk.notices) == {"record:d"}
+    assert set(disk.notices) == {"place:d"}
     disk.places.prioritise({"a": 5, "b": 5})
     assert (disk.queue, disk.notices) == ([], {})
     assert not (tmp_path / "queue").exists()
@@ -156,6 +157,15 @@ def test_a_higher_priority_takes_the_place_of_the_lowest_which_waits(
     assert disk.turn(61).offers == ["vip", "a", "b", "c"]
 
 
+def test_nobody_is_stopped_before_the_priorities_are_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = Disk(tmp_path, monkeypatch)
+    disk.live("high", "low")
+    before = Places(RecordConfig(most=1), tmp_path, tmp_path, disk.hear, lambda running: 0)
+    assert before.turn(disk.running, 1000.0).stop is None
+    before.prioritise({"high": 0, "low": -1})
+    assert before.turn(disk.running, 1001.0).stop == ("low", "waited")
+
+
 def test_short_of_space_the_order_is_warn_and_clean_then_refuse_then_end_the_lowest_then_recover(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     disk = Disk(tmp_path, monkeypatch)
@@ -168,8 +178,8 @@ def test_short_of_space_the_order_is_warn_and_clean_then_refuse_then_end_the_low
     disk.free = GIB + 300 * 10**6  # less than two minutes of three recordings
     assert disk.turn() == Verdict(None, [], True)
     assert disk.live("low3") == ["low", "low2", "high"]
-    assert "low3 is not recorded: too little is free in" in disk.notices["record:low3"]
-    assert "from 2.0 GiB on it is" in disk.notices["record:low3"]
+    assert "low3 is not recorded: too little is free in" in disk.notices["space:low3"]
+    assert "from 2.0 GiB on it is" in disk.notices["space:low3"]
     disk.live("vip")
     assert disk.turn(1).stop == ("low2", "no_space"), "a start that matters more takes a place"
     assert disk.turn(1).offers == ["vip"]
