@@ -221,6 +221,7 @@ def _session(live: LiveConfig) -> Any:
     session = Streamlink(plugins_builtin=False)
     session.plugins = _shared().plugins  # for plugins that hand over to another plugin
     session.set_option("http-timeout", live.request_timeout_seconds)
+    session.set_option("dash-manifest-reload-attempts", 1)  # whoever looks comes again
     session.set_option("webbrowser", False)
     session.set_option("no-plugin-cache", True)
     # With a program named, sound and picture apart are reported as such, not cut down to the picture; it is never run.

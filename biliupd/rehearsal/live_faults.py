@@ -79,7 +79,7 @@ class Faults:
         """Reset every FLV connection of the room, in the middle of a tag; or the next request for HLS media, once."""
         room = self._did(room_id, "cut")
         for one in self._edges(room_id, edge, "cut"):
-            one.cuts += room.media.protocol == "hls"
+            one.cuts += room.media.protocol != "flv"
         room.feed.close(None if edge is None else room.edges[edge], cut=True)
 
     def hang_up(self, room_id: str, edge: int | None = None) -> None:

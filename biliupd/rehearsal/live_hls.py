@@ -10,7 +10,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 from Crypto.Cipher import AES
 from Crypto.Util.Padding import pad
@@ -82,6 +82,8 @@ class HlsFaults:
 class Shelf:
     """One variant of one broadcast. `first`: the account's own; the units of further variants are looked up in it."""
 
+    index: ClassVar[str] = "index.m3u8"
+    kind: ClassVar[str] = "application/vnd.apple.mpegurl"
     live_id: str
     account: Account
     faults: HlsFaults = field(default_factory=HlsFaults)

@@ -20,6 +20,7 @@ HLS_KEPT = 60  # segments on the disk, many more than a playlist names
 MEDIA_DEADLINE_SECONDS = 20.0
 _KEEP_RUNNING = '"$@" & exec >&-; read -r _; kill $! 2>/dev/null; wait $!'  # ends ffmpeg once our pipe is closed
 
+Protocol = Literal["flv", "hls", "dash"]
 Codec = Literal["avc", "hevc", "hvc1"]
 
 
@@ -40,7 +41,7 @@ class Media:
     `codec`: hevc goes into FLV tags as the Chinese extension has it (codec 12), hvc1 as Enhanced RTMP does.
     """
 
-    protocol: Literal["flv", "hls"]
+    protocol: Protocol
     sizes: tuple[str, ...] = ("640x360",)
     fps: int = 25
     codec: Codec = "avc"
@@ -55,7 +56,8 @@ class Encoder:
         """`directory` and `name`: where HLS segments go and how they begin. Raises `OSError`."""
         self.media = media
         self.log = directory / f"{name}-ffmpeg.log"
-        self.playlists = [directory / f"{name}-{run}-{n}.m3u8" for n in range(len(media.sizes))]
+        suffix = "mpd" if media.protocol == "dash" else "m3u8"
+        self.playlists = [directory / f"{name}-{run}-{n}.{suffix}" for n in range(len(media.sizes))]
         argv = ["sh", "-c", _KEEP_RUNNING, "sh", *self._argv(ffmpeg, run)]
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
@@ -103,6 +105,8 @@ class Encoder:
                 scaled = ["-vf", f"scale={size.replace('x', ':')}"] if n else []
                 argv += ["-map", "0:v", "-map", "1:a", *scaled, *coding, *_hls(media, playlist)]
             return argv
+        if media.protocol == "dash":
+            return [*argv, *coding, *_dash(self.playlists[0])]
         if media.codec == "avc":
             return [*argv, *coding, "-flvflags", "no_duration_filesize", "-flush_packets", "1", "-f", "flv", "pipe:1"]
         return [*argv, *coding, "-movflags", "frag_every_frame+empty_moov+default_base_moof", "-flush_packets", "1",
@@ -116,6 +120,12 @@ def _hls(media: Media, playlist: Path) -> list[str]:
     if media.container == "fmp4":
         argv += ["-hls_segment_type", "fmp4", "-hls_fmp4_init_filename", f"{playlist.stem}.mp4"]
     return [*argv, "-hls_segment_filename", str(playlist.with_name(f"{playlist.stem}-%05d.{suffix}")), str(playlist)]
+
+
+def _dash(manifest: Path) -> list[str]:
+    argv = ["-f", "dash", "-seg_duration", str(HLS_SEGMENT_SECONDS), "-window_size", "6"]
+    argv += ["-extra_window_size", str(HLS_KEPT), "-init_seg_name", f"{manifest.stem}-i$RepresentationID$.m4s"]
+    return [*argv, "-media_seg_name", f"{manifest.stem}-$RepresentationID$-$Number%05d$.m4s", str(manifest)]
 
 
 def read_flv(stream: IO[bytes]) -> Iterator[Tag]:

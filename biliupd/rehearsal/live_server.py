@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
 from biliupd.rehearsal.live_feed import Edge
-from biliupd.rehearsal.live_hls import Body
+from biliupd.rehearsal.live_hls import Body, Shelf
 
 if TYPE_CHECKING:
     from biliupd.rehearsal.live_site import LiveSite, Room
 
-PLAYLIST = "application/vnd.apple.mpegurl"
 PAGE = b"<!doctype html><html><head><title>Are you a human?</title></head><body>Please log in.</body></html>\n"
 
 
@@ -179,14 +178,14 @@ class _Handler(BaseHTTPRequestHandler):
         edge.delivering.wait()
         gone = Body(404, "text/plain", b"not on air\n")
         token = parse_qs(query).get("token", [""])[0]
-        if room.media.protocol != "hls" or not room.shelves or self.server.site.gone(room):
+        if room.media.protocol == "flv" or not room.shelves or self.server.site.gone(room):
             body = gone
         elif name == "master.m3u8" and room.live:
-            body = Body(200, PLAYLIST, room.master())
+            body = Body(200, Shelf.kind, room.master())
         else:
             shelf = room.shelves[int(variant) if variant.isdigit() and int(variant) < len(room.shelves) else 0]
-            if name == "index.m3u8":
-                body = Body(200, PLAYLIST, shelf.playlist(edge.behind()))
+            if name == shelf.index:
+                body = Body(200, shelf.kind, shelf.playlist(edge.behind()))
             else:
                 body = shelf.fetch(name, room.directory, self.headers.get("Range", ""), token)
         more = {"Content_Range": body.content_range} if body.content_range else {}

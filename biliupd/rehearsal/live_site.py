@@ -17,10 +17,11 @@ from typing import Literal
 
 from biliupd.errors import BiliupdError
 from biliupd.rehearsal.live_account import Account, Unit
+from biliupd.rehearsal.live_dash import Manifest
 from biliupd.rehearsal.live_faults import Faults
 from biliupd.rehearsal.live_feed import Edge, Feed
 from biliupd.rehearsal.live_hls import Shelf
-from biliupd.rehearsal.live_media import MEDIA_DEADLINE_SECONDS, Codec, Encoder, Media
+from biliupd.rehearsal.live_media import MEDIA_DEADLINE_SECONDS, Codec, Encoder, Media, Protocol
 from biliupd.rehearsal.live_server import Server
 
 
@@ -121,14 +122,15 @@ class LiveSite(Faults):
             server.close()
 
     def add_room(
-        self, room_id: str, *, protocol: Literal["flv", "hls"], streamer: str, title: str, size: str = "640x360",
+        self, room_id: str, *, protocol: Protocol, streamer: str, title: str, size: str = "640x360",
         fps: int = 25, codec: Codec = "avc", container: Literal["ts", "fmp4"] = "ts", smaller: tuple[str, ...] = (),
         edges: int = 1,
     ) -> str:
         """A new room, offline. Returns the address of its page. Raises `BiliupdError` when ffmpeg fails.
 
-        `smaller`: sizes of further variants (HLS); then the API names the multivariant playlist. `edges`: so many
-        servers hand out its media, and the API lists as many streams.
+        A room of DASH is one that only ffmpeg reads, and its API says so. `smaller`: sizes of further variants (HLS);
+        then the API names the multivariant playlist. `edges`: so many servers hand out its media, and the API lists as
+        many streams.
         """
         if not room_id.replace("-", "").replace("_", "").isalnum() or not room_id.isascii():
             raise ValueError(f"a room id is made of letters, digits, - and _: {room_id!r}")
@@ -162,7 +164,9 @@ class LiveSite(Faults):
         room.broadcasts += 1
         room.account, room.now = Account(), None
         room.feed = Feed(room.account)
-        room.shelves = [Shelf(room.live_id, room.account) for _ in room.media.sizes if room.media.protocol == "hls"]
+        kinds: dict[str, type[Shelf]] = {"hls": Shelf, "dash": Manifest}
+        kind = kinds.get(room.media.protocol)
+        room.shelves = [kind(room.live_id, room.account) for _ in room.media.sizes] if kind else []
         self._encode(room, room.media)
         room.started_at = datetime.now(UTC)
         room.live = True
@@ -179,7 +183,7 @@ class LiveSite(Faults):
                            sample_rate=sample_rate or now.sample_rate)  # fmt: skip
         before = room.encoders.pop()
         try:
-            if room.media.protocol == "hls":
+            if room.media.protocol != "flv":
                 before.end()
             self._encode(room, room.now)
         finally:
@@ -190,7 +194,7 @@ class LiveSite(Faults):
         encoder = Encoder(self._ffmpeg, media, room.directory, room.live_id, room.runs)
         room.encoders.append(encoder)
         room.runs += 1
-        for shelf, playlist in zip(room.shelves, encoder.playlists, strict=room.media.protocol == "hls"):
+        for shelf, playlist in zip(room.shelves, encoder.playlists, strict=room.media.protocol != "flv"):
             shelf.add_run(playlist)
         reader = threading.Thread(
             target=room.feed.run, args=(encoder,), name=f"live site {room.room_id}", daemon=True
@@ -240,10 +244,11 @@ class LiveSite(Faults):
         on_air = room.live and not room.restricted
         ends = room.fresh_sign() if on_air else None
         expires = {"expires_at": ends.isoformat()} if ends and room.lifetime_told else {}
-        playlist = "master.m3u8" if len(room.media.sizes) > 1 else "index.m3u8"
+        playlist = "master.m3u8" if len(room.media.sizes) > 1 else room.shelves[0].index if room.shelves else ""
+        protocol = "ffmpeg" if room.media.protocol == "dash" else room.media.protocol
         media = f"{room.room_id}.flv" if room.media.protocol == "flv" else f"{room.room_id}/{playlist}"
         streams = [
-            {"protocol": room.media.protocol, "url": f"{server.url}/live/{media}?sign={room.sign}", **expires}
+            {"protocol": protocol, "url": f"{server.url}/live/{media}?sign={room.sign}", **expires}
             for server in self._servers[: len(room.edges)]
         ]
         return {

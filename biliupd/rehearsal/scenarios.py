@@ -9,6 +9,7 @@ from typing import Any
 
 FLV: dict[str, Any] = {"protocol": "flv"}
 HLS: dict[str, Any] = {"protocol": "hls"}
+DASH: dict[str, Any] = {"protocol": "dash"}
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class Scenario:
     `rows`: causes of which each must be in the ledger; with a bar between them, one is enough. `losses`: what a row
     that something is missing may give as its cause. `files`: how many there must be. `unread_seconds`: of what the site
     sent so much may be missing all the same (a recorder was killed). `most_lost_seconds`: a recorder that reacts at
-    once loses no more. `small_disk`: on a file system of 24 MiB.
+    once loses no more. `copied`: the files hold the very bytes that were sent; ffmpeg makes others. `small_disk`: on a
+    file system of 24 MiB.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Scenario:
     unread_seconds: float = 0.5
     most_lost_seconds: float = 60.0
     record: Mapping[str, Any] = field(default_factory=dict)
+    copied: bool = True
     small_disk: bool = False
 
 
@@ -135,6 +138,11 @@ SCENARIOS = (
     Scenario("new-daemon", "three daemons, one after the other, during one broadcast", FLV, (
         step(4, "stage.new_daemon"), step(7, "stage.new_daemon"),
     )),
+    Scenario("dash", "what only ffmpeg reads", DASH, seconds=12, copied=False, unread_seconds=3.0),
+    Scenario("dash-cut", "what only ffmpeg reads, and the server is silent for eight seconds", DASH, (
+        step(5, "withhold"), step(13, "deliver"),
+    ), seconds=22, rows=("skipped-segment|stall|cut|server-drop|new-address|hole",),
+        losses=("skipped-segment", "stall", "hole", *CUT), copied=False, unread_seconds=3.0, files=2),
     Scenario("hls", "low-latency tags, tokens that change with every reload, a discontinuity that is none", HLS, (
         step(0, "low_latency"), step(0, "rotate_tokens"), step(5, "discontinuity"),
     ), seconds=12, rows=("discontinuity",)),

@@ -66,6 +66,9 @@ def judge(
     files = [folders[0] / str(item["name"]) for item in broadcast.files]
     verdict.trouble += [complaint for path in files for complaint in complaints(path, ffmpeg)]
     twice, unread = compare(files, made)
+    if not scenario.copied:
+        sent = sum(unit.length for unit in made if unit.delivered)
+        twice, unread = 0, max(0.0, sent - broadcast.figures.media_seconds)
     if twice:
         verdict.trouble.append(f"{twice} pieces of media were recorded twice, or are none that the site made")
     if unread > scenario.unread_seconds:

@@ -28,7 +28,9 @@ ROOM = {"room_id": "r", "live_status": "live", "title": "t", "live_id": 5, "star
 KINDS = [
     pytest.param("rehearsal", "flv", "rehearsal+{url}/rooms/r", id="rehearsal flv"),
     pytest.param("rehearsal", "hls", "rehearsal+{url}/rooms/r", id="rehearsal hls"),
+    pytest.param("rehearsal", "ffmpeg", "rehearsal+{url}/rooms/r", id="rehearsal dash"),
     pytest.param("direct", "flv", "{url}/live/r.flv", id="direct flv"),
+    pytest.param("direct", "ffmpeg", "{url}/live/r/index.mpd", id="direct dash"),
     pytest.param("direct", "hls", "{url}/live/r/index.m3u8", id="direct hls"),
     pytest.param("direct", "hls", "{url}/live/r/master.m3u8", id="direct hls variants"),
     pytest.param("streamlink", "flv", "httpstream://{url}/live/r.flv", id="streamlink flv"),
@@ -44,7 +46,8 @@ def scripted_path(address: str) -> str:
 
 @pytest.mark.parametrize(("name", "protocol", "address"), KINDS)
 def test_a_room_is_live_while_its_media_runs_and_offline_when_the_site_says_so(site, name, protocol, address):
-    site.add_room("r", protocol=protocol, streamer="S", title="A\x1b title\n")
+    kind = "dash" if protocol == "ffmpeg" else protocol
+    site.add_room("r", protocol=kind, streamer="S", title="A\x1b title\n", size="160x90")
     url = address.format(url=site.url)
     platform = platform_for(url)
     assert platform is not None
@@ -57,7 +60,7 @@ def test_a_room_is_live_while_its_media_runs_and_offline_when_the_site_says_so(s
     stream = platform.stream(url, LIVE)
     assert stream.protocol == protocol
     with urlopen(Request(stream.url, headers=dict(stream.headers)), timeout=5) as media:
-        assert media.read(7).startswith(b"FLV\x01" if protocol == "flv" else b"#EXTM3U")
+        assert media.read(7).startswith({"flv": b"FLV\x01", "hls": b"#EXTM3U", "ffmpeg": b"<?xml"}[protocol])
     if name == "rehearsal":
         assert (status.title, status.live_id) == ("A title", "r-1")
         assert status.started_at is not None
@@ -108,8 +111,8 @@ def test_a_site_that_does_not_answer_leaves_the_room_unknown(script, name, proto
 def test_a_stream_is_refused_as_temporary_when_there_is_none(script, name, protocol, address):
     script.says(scripted_path(address), status=500)
     url = address.format(url=script.url)
-    if address.endswith(".flv"):
-        assert platform_for(url).stream(url, LIVE).url.endswith("/live/r.flv")  # the address is all there is
+    if address.endswith((".flv", ".mpd")):
+        assert platform_for(url).stream(url, LIVE).url == url.removeprefix("httpstream://")  # the address is all there is
     elif name == "streamlink":
         with pytest.raises(TemporaryError, match="500"):
             platform_for(url).stream(url, LIVE)

@@ -14,6 +14,7 @@ import pytest
 from support import wait_until
 
 from biliupd.rehearsal.live_account import Account
+from biliupd.rehearsal.live_dash import Manifest
 from biliupd.rehearsal.live_feed import FILE_HEADER, Client, Edge, Feed
 from biliupd.rehearsal.live_hls import HlsFaults, Shelf, new_key
 from biliupd.rehearsal.live_media import AUDIO, SCRIPT, VIDEO, Tag, read_flv
@@ -380,6 +381,21 @@ def test_another_run_is_a_discontinuity_with_an_init_section_of_its_own(tmp_path
         assert tag in text
     second.make(7)
     assert "#EXT-X-DISCONTINUITY-SEQUENCE:1" in shelf.playlist().decode()
+
+
+def test_a_manifest_counts_the_segments_of_the_picture(tmp_path):
+    manifest = Manifest("r-1", Account())
+    manifest.add_run(tmp_path / "r-1-0-0.mpd")
+    (tmp_path / "r-1-0-0.mpd").write_text("<MPD>")
+    for n in range(3):
+        for track in (0, 1):
+            (tmp_path / f"r-1-0-0-{track}-{n:05}.m4s").write_bytes(b"%d %d" % (track, n))
+        manifest.faults.drop = int(n == 0)
+        assert manifest.playlist() == b"<MPD>"
+    deliver_from = {name: manifest.fetch(name, tmp_path, "", None) for name in (
+        "r-1-0-0-0-00000.m4s", "r-1-0-0-0-00001.m4s", "r-1-0-0-1-00001.m4s", "r-1-9.m4s", "../x.m4s")}
+    assert [body.status for body in deliver_from.values()] == [404, 200, 200, 404, 404]
+    assert [len(body.delivers) for body in deliver_from.values()] == [0, 1, 0, 0, 0]
 
 
 # over HTTP, with real media
