@@ -79,15 +79,15 @@ def follow(playlist: MediaPlaylist, last: Position | None, stale_in_a_row: int =
 def resume(playlist: MediaPlaylist, last: Position, away_seconds: float) -> Follow:
     """The segments of another address that come after the one recorded last, `away_seconds` ago.
 
-    Found by its path, or by its number under the same file name, or by dates; else by the time that went by, with some
-    before them whose bytes may be known.
+    Found by its path, or by its file name, by its number among equal names, or by dates; else by the time that went by,
+    with some before them whose bytes may be known.
     """
     segments = playlist.segments
     dated = last.ends_at is not None and any(segment.date is not None for segment in segments)
     same = [segment.sequence for segment in segments if segment.path == last.path]
     if len(same) != 1:  # some servers tell segments apart by the query alone
-        same = [segment.sequence for segment in segments
-                if segment.sequence == last.sequence and segment.name == last.path.rsplit("/", 1)[-1]]
+        named = [segment.sequence for segment in segments if segment.name == last.path.rsplit("/", 1)[-1]]
+        same = named if len(named) == 1 else [number for number in named if number == last.sequence]
     if same and not (dated and _clock_differs(segments, same[-1], last)):
         return Follow("joined", tuple(segment for segment in segments if segment.sequence > same[-1]))
     if dated:
@@ -136,7 +136,8 @@ def _by_date(last: Position, first: Segment) -> float | None:
 def _hole(playlist: MediaPlaylist, last: Position, first: Segment) -> float:
     """The length of the numbers between two segments: by date when that makes sense, else by the usual duration."""
     count = first.sequence - last.sequence - 1
-    usual = playlist.window_seconds / max(1, playlist.length)
+    durations = sorted(segment.duration for segment in playlist.segments if not segment.ad)
+    usual = durations[len(durations) // 2] if durations else playlist.target_duration
     by_date = _by_date(last, first)
     return by_date if by_date and by_date < 3 * count * max(usual, playlist.target_duration) else count * usual
 

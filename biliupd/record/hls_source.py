@@ -211,9 +211,6 @@ class Source:
             self._playlists.delivered()
             pause = min(target, playlist.window_seconds / 2)
         else:
-            silent = now - self._new_at
-            if silent > max(self._spec.stall_seconds, 3 * target) and not self._slots:
-                raise End(Trouble(f"no new segment for {silent:.0f} s", Cause.STALL))
             pause = target / 2
         self._reload_at = began + max(SHORTEST_RELOAD, pause)
         if playlist.ended and step.kind != "stale":
@@ -221,6 +218,9 @@ class Source:
                 raise End(Over())
             self._reload_at = now + (SHORTEST_RELOAD if self._ended else SECOND_LOOK)
         self._ended = playlist.ended and step.kind != "stale"
+        silent = now - self._new_at
+        if silent > max(self._spec.stall_seconds, 3 * target) and not self._slots and not self._ended:
+            raise End(Trouble(f"no new segment for {silent:.0f} s", Cause.STALL))
 
     def _fetch(self, wire: Wire, slot: _Slot) -> None:
         segment = slot.segment
@@ -269,4 +269,4 @@ class Source:
             self._stop.set()
             self.inbox.put(Trouble(f"{bad} segments in a row are not to be had", Cause.SERVER_DROP))
             return True
-        return not self._ended
+        return not self._ended or any(slot.item is None for slot in self._slots)

@@ -21,7 +21,7 @@ from biliupd.record.spec import Exit, Stream
 
 log = logging.getLogger("recorder")
 
-TURN_SECONDS = 0.5
+TURN_SECONDS = 1.0
 LONGEST_PAUSE = 8.0
 PATIENT_SECONDS = 5.0  # so long a refused segment means an expired address, then that it is missing
 SWITCH_SECONDS = 15.0  # so long the other address of a planned switch has to deliver

@@ -38,9 +38,10 @@ def choose(master: MasterPlaylist, spec: Spec) -> Choice:
     label = " ".join(text for text in (
         f"{best.width}x{best.height}" if best.height else "", f"{best.frame_rate:g}/s" if best.frame_rate else "",
         best.codecs, f"{best.bandwidth} bit/s" if best.bandwidth else "") if text)
+    wanted = best_distance[0] or not any(best_distance)  # of sound alone nothing was wanted
     return Choice(tuple(dict.fromkeys([best.uri, *(variant.uri for variant in same)])),
                   "" if audio == best.uri else audio, label,
-                  f"no variant is as wanted, the closest is {label}" if any(best_distance) else "")
+                  "" if wanted else f"no variant is as wanted, the closest is {label}")
 
 
 def family(codecs: str) -> str:
@@ -52,16 +53,15 @@ def family(codecs: str) -> str:
     return "sound" if kinds else ""
 
 
-def _distance(variant: Variant, spec: Spec) -> tuple[bool, int, int]:
-    """How far it is from what the spec wants: another codec is worse than too high, that worse than too much."""
+def _distance(variant: Variant, spec: Spec) -> tuple[bool, bool, int, int]:
+    """How far it is from what the spec wants: no picture at all is worst, then another codec, too high, too much."""
     kind = family(variant.codecs)
     too_high = max(0, variant.height - spec.max_height) if spec.max_height else 0
     too_much = max(0, variant.bandwidth - spec.max_bitrate) if spec.max_bitrate else 0
-    return bool(kind and spec.codecs and kind not in (*spec.codecs, "sound")), too_high, too_much
+    return kind == "sound", bool(kind and spec.codecs and kind not in spec.codecs), too_high, too_much
 
 
-def _quality(variant: Variant, spec: Spec, master: MasterPlaylist) -> tuple[bool, int, float, int, int, bool]:
+def _quality(variant: Variant, spec: Spec, master: MasterPlaylist) -> tuple[int, float, int, int, bool]:
     kind = family(variant.codecs)
     order = -spec.codecs.index(kind) if kind in spec.codecs else 0
-    return (kind != "sound", variant.height, variant.frame_rate, order, variant.bandwidth,
-            variant.audio not in master.audio)
+    return variant.height, variant.frame_rate, order, variant.bandwidth, variant.audio not in master.audio
