@@ -229,8 +229,9 @@ class Daemon:
         """What does not work right now, for the health check."""
         dead = [f"{name} is dead" for name, part in self._parts.items() if not part.is_alive()]
         stuck = [self._stuck] if self._stuck else []
-        notices = ((notice["key"].partition(":")[0], str(notice["text"])) for notice in records.notices(self._catalog.db))
-        return dead + stuck + [text for kind, text in notices if kind not in NO_TROUBLE]
+        notices = records.notices(self._catalog.db)
+        return dead + stuck + [
+            str(one["text"]) for one in notices if one["key"].partition(":")[0] not in NO_TROUBLE]
 
     # settings
 

@@ -233,7 +233,11 @@ def test_whoever_waits_for_a_place_is_shown_and_recorded_when_one_is_free(world)
     world.site.go_offline("hls1")
     world.wait(lambda: len(world.rows("tasks", "status = 'recording'")) == 1 and not world.rows("notices"), 30,
                "the one that waited goes on")  # fmt: skip
-    world.wait(lambda: world.rows("ledger", "cause = 'waited'"), 30, "and its ledger says why there is a gap")
+    assert "others had a higher priority" not in world.command("ledger", "hls1").stdout
+    world.wait(lambda: "others had a higher priority" in world.command("ledger", "flv1").stdout, 20,
+               "and its ledger says why there is a gap")  # fmt: skip
+    world.site.go_offline("flv1")
+    world.wait(lambda: world.rows("ledger", "cause = 'waited'"), 20, "in the catalog, too")
     (shown,) = (row for row in world.rows("broadcasts") if "flv1" in row["directory"])
     assert shown["gaps"] >= 1
 

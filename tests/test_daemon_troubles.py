@@ -212,7 +212,7 @@ def test_detached_it_runs_without_a_terminal_and_stop_ends_it_with_its_recorders
     world.save()
     assert world.command("run", "--detach").returncode == 0
     world.site.go_live("flv1")
-    wait_until(lambda: world.recorders(), 20, "it records")
+    wait_until(lambda: list((world.directory / "recordings" / "flv1").glob("*/P001.flv.part")), 20, "it records")
     assert "running (pid" in world.command("status").stdout
     assert world.command("run", "--detach").returncode == 3
     stopped = world.command("stop")
