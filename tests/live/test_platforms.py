@@ -112,7 +112,8 @@ def test_a_stream_is_refused_as_temporary_when_there_is_none(script, name, proto
     script.says(scripted_path(address), status=500)
     url = address.format(url=script.url)
     if address.endswith((".flv", ".mpd")):
-        assert platform_for(url).stream(url, LIVE).url == url.removeprefix("httpstream://")  # the address is all there is
+        there_is = url.removeprefix("httpstream://")  # the address is all there is
+        assert platform_for(url).stream(url, LIVE).url == there_is
     elif name == "streamlink":
         with pytest.raises(TemporaryError, match="500"):
             platform_for(url).stream(url, LIVE)
