@@ -228,6 +228,29 @@ def test_the_ledger_of_a_broadcast_reaches_the_catalog_and_is_replaced_as_a_whol
     assert ledgers.find(house.catalog.db, facts.id[:6])[0]["streamer"] == "ann"
 
 
+def test_figures_that_a_recorder_writes_are_no_news_but_a_part_that_settles_is(house):
+    directory = house.broadcast(files=1)
+    facts = broadcast_file.read(directory)
+    facts.pid, facts.boot_id = os.getpid(), broadcast_file.boot_id()
+    facts.pid_started = broadcast_file.process_started(os.getpid())
+
+    def write(seconds: float) -> float:
+        facts.figures.media_seconds = seconds
+        broadcast_file.write(directory, facts)
+        house.settle(directory / "broadcast.json")
+        return house.catalog.db.execute("select media_seconds from broadcasts").fetchone()[0]
+
+    house.intake.broadcast(directory)
+    assert write(1.0) == write(2.0) == 0
+    house.settle(house.put(directory / "P001.flv"))
+    assert house.catalog.db.execute("select media_seconds from broadcasts").fetchone() == (2.0,)
+    facts.files[0]["fragment"] = True
+    write(3.0)
+    assert house.rows() == {"ann/show/P001.flv": "ignored"}
+    facts.pid = None
+    assert write(4.0) == 4.0
+
+
 @pytest.mark.parametrize("late", [True, False])
 def test_a_fragment_is_ignored_with_the_reason_until_a_person_wants_it(house, late):
     directory = house.broadcast(files=3)

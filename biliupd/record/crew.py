@@ -280,6 +280,8 @@ class Crew:
             elif broadcast.ended_at is not None:  # only its state file was still to go
                 self._over(broadcast.streamer, entry, broadcast.exit or "crashed")
             else:
+                if broadcast.exit in (WAITED, Exit.NO_SPACE.reason):
+                    self._places.put_in(broadcast.streamer, broadcast.started_at)
                 self._ended(broadcast.streamer, entry, broadcast.exit or "crashed", now, ask=True)
 
     def _begin(self, show: Show, now: float) -> None:

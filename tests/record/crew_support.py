@@ -21,7 +21,7 @@ class Daemon:
         self.delay = delay
         self.recordings = RecordingsConfig(directory=room / "recordings", data_directory=room / "data")
         self.record = RecordConfig(**{  # type: ignore[arg-type]
-            "reconnect_seconds": 0.3, "stall_seconds": 30.0, "orphan_seconds": 30.0, **record})
+            "reconnect_seconds": 0.05, "stall_seconds": 30.0, "orphan_seconds": 30.0, **record})
         self.started: list[Started] = []
         self.ended: list[Ended] = []
         self.rechecks: list[str] = []

@@ -218,12 +218,19 @@ def test_who_was_displaced_waits_and_goes_on_with_the_reason_in_the_ledger(
     daemon.until(lambda: daemon.crew.recording("vip"))
     assert [one["streamer"] for one in read_queue(daemon.recordings.data_directory / "recorders")] == ["someone"]
     daemon.turn(1000)  # it has been live all the time
+    daemon.crew.close(5)
+    daemon.crew = daemon.new_crew()
+    daemon.crew.wanted({"someone": 0, "vip": 1})
+    daemon.turn()
+    assert not daemon.crew.wants_stream("someone")
+    daemon.turn(1000)
     daemon.crew.stop("vip")
     daemon.until(lambda: "someone" in daemon.rechecks)
     daemon.crew.went_live(daemon.show(endless, "/other.flv"))
     daemon.until(lambda: "waited" in losses(daemon))
     assert daemon.notices == {}
     assert daemon.started[0].broadcast_id == daemon.started[2].broadcast_id
+    assert losses(daemon) == ["waited"]
 
 
 def test_who_waits_and_goes_offline_waits_no_more(make: type[Daemon], endless: MediaServer) -> None:
