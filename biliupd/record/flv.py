@@ -168,7 +168,7 @@ class Parser:
         self.garbage_bytes = 0
         self.wrong_pointers = 0
         self.lost = False
-        self._buffer = bytearray()
+        self._buffer = b""
         self._right_pointers = 0
         self._lost_bytes = 0
         self._begun = False
@@ -180,7 +180,7 @@ class Parser:
 
     def feed(self, chunk: bytes) -> list[Tag]:
         """The tags that are whole now."""
-        self._buffer += chunk
+        self._buffer = self._buffer + chunk if self._buffer else bytes(chunk)
         return self._parse(final=False)
 
     def flush(self) -> list[Tag]:
@@ -189,7 +189,7 @@ class Parser:
         tags = self._parse(final=True)
         if self.lost and not lost:
             self.garbage_bytes = garbage  # it was only the torn tag
-        self._buffer.clear()
+        self._buffer = b""
         return tags
 
     def _parse(self, *, final: bool) -> list[Tag]:
@@ -211,7 +211,7 @@ class Parser:
                 self._count_garbage(1)
                 stop = at + 1
             at = stop
-        del self._buffer[:at]
+        self._buffer = self._buffer[at:]
         return tags
 
     def _count_garbage(self, count: int) -> None:
@@ -264,7 +264,7 @@ class Parser:
     def _tag(self, at: int, size: int) -> Tag:
         kind, _, _, high, low, extension, _, _ = _TAG_HEADER.unpack_from(self._buffer, at)
         self._begun = True
-        return Tag(kind & 0x1F, extension << 24 | high << 16 | low, bytes(self._buffer[at + 11: at + 11 + size]))
+        return Tag(kind & 0x1F, extension << 24 | high << 16 | low, self._buffer[at + 11: at + 11 + size])
 
     def _body_size(self, at: int) -> int:
         """Size of the body of the tag whose header is at `at`; −1: that is no header."""

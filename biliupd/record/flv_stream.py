@@ -200,6 +200,7 @@ class FlvStream:
         if isinstance(item, Lost):
             self._end(feed, item)
         else:
+            feed.connection.taken += len(item)
             self._tags(feed, feed.tags(item))
             self._garbage(feed)
 
