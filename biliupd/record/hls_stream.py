@@ -11,7 +11,9 @@ from queue import Empty
 from biliupd.record import container
 from biliupd.record.fetch import same_host
 from biliupd.record.following import Position
-from biliupd.record.hls_items import Item, Joined, Missing, Over, Piece, Reset, Restricted, Sound, Task, Trouble
+from biliupd.record.hls_items import Item, Joined, Missing, Over, Piece, Reset, Restricted, Task, Trouble
+from biliupd.record.hls_items import Sound as SoundAt
+from biliupd.record.hls_sound import LAST_SECONDS, LATE_SECONDS, Sound, saved
 from biliupd.record.hls_source import Source
 from biliupd.record.ledger import Cause
 from biliupd.record.parts import REMEMBERED, SegmentPart, digest_of
@@ -33,10 +35,12 @@ class HlsStream:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        saved = session.broadcast.position or {}
-        self._position = Position.saved(saved)
-        self._seen: list[str] = [str(digest) for digest in saved.get("recent", [])]
+        saved_position = session.broadcast.position or {}
+        self._position = Position.saved(saved_position)
+        self._seen: list[str] = [str(digest) for digest in saved_position.get("recent", [])]
         self._source: Source | None = None
+        self._sound: Sound | None = None  # when it comes in a playlist of its own
+        self._sound_position = Position.saved(saved_position.get("sound"))
         self._other: Source | None = None  # of a planned switch
         self._other_since = 0.0
         self._renewals = session.renewals
@@ -66,7 +70,12 @@ class HlsStream:
             else:
                 self._compare(self._other)
             self._source.look()
-            self._turn(self._source)
+            if self._sound and self._sound.late():
+                self._session.wait(TURN_SECONDS / 8)
+            else:
+                self._turn(self._source)
+            if self._sound:
+                self._listen(self._sound)
 
     def flush(self) -> None:
         """Write what was fetched already."""
@@ -75,6 +84,11 @@ class HlsStream:
                 source.abandon()
         if self._source:
             self._drain(self._source)
+        if self._sound:
+            self._sound.take()
+            self._sound.close()
+            self._sound.pictures_seconds += LATE_SECONDS  # it may end a little later than they do
+            self._sound.begun()
 
     def _drain(self, source: Source) -> None:
         while True:
@@ -93,6 +107,10 @@ class HlsStream:
             return
         if isinstance(item, Over):
             log.info("the playlist ended")
+            until = time.monotonic() + LAST_SECONDS
+            while self._sound and not self._sound.over and time.monotonic() < until:
+                self._session.wait(TURN_SECONDS / 4)
+                self._listen(self._sound)
             raise Ending(Exit.OVER)
         if isinstance(item, Restricted):
             log.error("%s", item.reason)
@@ -138,6 +156,9 @@ class HlsStream:
         log.info("%s", trouble.reason)
         if self._trouble is None:
             self._trouble, self._trouble_at = trouble, time.monotonic()
+        if self._sound:
+            self._sound.close()
+            self._sound = None
         self._source, self._other = self._other, None
         if self._source:
             return  # a planned switch was under way
@@ -176,9 +197,8 @@ class HlsStream:
         other.look()
         session, source = self._session, self._source
         assert source is not None
-        first = other.inbox.queue[0] if other.inbox.queue else None
-        if isinstance(first, Joined) and len(other.inbox.queue) > 1:
-            first = other.inbox.queue[1]
+        kinds = Piece | Over | Restricted | Trouble
+        first = next((item for item in list(other.inbox.queue) if isinstance(item, kinds)), None)
         failed = isinstance(first, Over | Restricted | Trouble)
         if failed or (not isinstance(first, Piece) and time.monotonic() - self._other_since > SWITCH_SECONDS):
             other.abandon()
@@ -199,6 +219,11 @@ class HlsStream:
 
     def _take(self, item: Item) -> None:
         session = self._session
+        if self._sound and isinstance(item, Piece | Missing):
+            sound = self._sound
+            if not sound.pictures_seconds and item.segment:
+                sound.pictures_began = item.segment.date
+            sound.pictures_seconds += item.segment.duration if isinstance(item, Piece) else item.seconds
         if isinstance(item, Piece):
             self._piece(item)
             if self._source:
@@ -213,9 +238,28 @@ class HlsStream:
             self._joint = self._hole = True
         elif isinstance(item, Joined):
             self._join(item)
-        elif isinstance(item, Sound) and item.url:
-            log.error("the sound comes in a playlist of its own, not supported yet")
+        elif isinstance(item, SoundAt):
+            self._hear(item.url)
+
+    def _hear(self, url: str) -> None:
+        """The sound of the present source is there from now on; empty: it is in the pictures' segments."""
+        if self._sound:
+            self._sound.close()
+        self._sound = None
+        if url and self._source:
+            task = self._source.task._replace(position=self._sound_position, url=url)
+            self._sound = Sound(self._session, task)
+
+    def _listen(self, sound: Sound) -> None:
+        ended = sound.take()
+        self._sound_position = sound.position
+        if isinstance(ended, Restricted):
+            log.error("%s", ended.reason)
             raise Ending(Exit.UNSUPPORTED)
+        if ended and self._source:  # half of a stream is none: all of it is asked for elsewhere
+            self._source.abandon()
+            self._drain(self._source)
+            self._lost(ended)
 
     def _join(self, item: Joined) -> None:
         """An address goes on where another one, or the same, ended."""
@@ -272,9 +316,13 @@ class HlsStream:
                 lambda directory, number: SegmentPart(directory, number, piece.init, form, piece.label), cause)
             part = session.part if isinstance(session.part, SegmentPart) else None
             assert part is not None
+            if self._sound:
+                self._sound.broken = False
         elif segment.discontinuity:
             session.note(Cause.DISCONTINUITY)
         part.add(piece.body, segment.duration, piece.suffix, discontinuity=self._hole or segment.discontinuity)
+        if self._sound:
+            self._sound.begun()
         session.media_written()
 
     def _reason(self, part: SegmentPart, piece: Piece, form: container.Form) -> str:
@@ -282,6 +330,8 @@ class HlsStream:
         spec = self._session.spec
         if part.init != piece.init or part.suffix != piece.suffix or not container.same_form(part.form, form):
             return Cause.VARIANT_CHANGE if piece.label != part.label else Cause.CODEC_CHANGE
+        if self._sound and (why := self._sound.reason(hole=self._hole, discontinuity=piece.segment.discontinuity)):
+            return why
         if self._session.split_wanted:
             return Cause.TITLE_SPLIT
         if self._missing_seconds > spec.split_gap_seconds:
@@ -292,7 +342,8 @@ class HlsStream:
 
     def _save(self, segment: Segment) -> None:
         self._position = position = Position.after(segment)
-        self._session.broadcast.position = {**position._asdict(), "recent": self._seen}
+        self._session.broadcast.position = {
+            **position._asdict(), "recent": self._seen, **saved(self._sound_position)}
 
     def _delivered(self) -> None:
         """The address works."""

@@ -13,9 +13,10 @@ from typing import Protocol
 
 from biliupd.record.container import Form
 from biliupd.record.disk import replace_file, sync_directory
-from biliupd.record.playlist import Entry, write
+from biliupd.record.playlist import Entry, write, write_master
 
 INDEX = "index.m3u8"
+VIDEO_LIST, SOUND_LIST = "video.m3u", "sound.m3u"  # no .m3u8: they are no videos of their own
 SEGMENT_SUFFIXES = (".ts", ".m4s", ".aac")
 REMEMBERED = 64  # digests of the last segments, against recording one twice
 DIGESTED = 16 << 10  # bytes at either end of a segment
@@ -59,54 +60,59 @@ class Part(Protocol):
 class SegmentPart:
     """The folder `P001/`: `init.mp4` for fMP4, `000001.ts` …, and `index.m3u8`, which ends when the part ends.
 
-    A segment gets its name when it is whole; it is listed, and on the disk itself, at the next `sync`. `form` says what
-    a decoder has to know of the media (empty: `init` does), `label` which variant they are.
+    With sound in files of its own (`sound000001.m4s`, `sound-init.mp4`) there are two playlists, `video.m3u` and
+    `sound.m3u`, and `index.m3u8` is a master playlist that names them; it ends, too. A segment gets its name when it is
+    whole; it is listed, and on the disk itself, at the next `sync`. `form` says what a decoder has to know of the
+    pictures (empty: `init` does), `label` which variant they are.
     """
 
     def __init__(self, directory: Path, number: int, init: bytes = b"", form: Form = (), label: str = "") -> None:
         folder = f"P{number:03}"
         self.name = f"{folder}/{INDEX}"
-        self.bytes = 0
-        self.seconds = 0.0
-        self.init, self.form, self.label, self.suffix = init, form, label, ""
+        self.init, self.form, self.label = init, form, label
         self._folder = directory / folder
         self._folder.mkdir()
-        self._entries: list[Entry] = []
         self._waiting: list[Path] = []  # not on the disk itself yet
+        self._video = _Track(self._folder, "", "init.mp4", init, self._waiting)
+        self.sound: _Track | None = None
         sync_directory(directory)
+
+    @property
+    def seconds(self) -> float:
+        return self._video.seconds
+
+    @property
+    def bytes(self) -> int:
+        return self._video.bytes + (self.sound.bytes if self.sound else 0)
+
+    @property
+    def suffix(self) -> str:
+        """How the names of its segments end; empty while there is none."""
+        return self._video.suffix
 
     def add(self, body: Buffer, duration: float, suffix: str, *, discontinuity: bool = False) -> None:
         """Append a whole segment.
 
         `discontinuity`: its timestamps do not go on from those of the one before it.
         """
-        first, self.suffix = not self._entries, suffix
-        if self.init and first:
-            self.bytes += self._put("init.mp4", self.init)
-        name = f"{len(self._entries) + 1:06}{suffix}"
-        self.bytes += self._put(name, body)
-        self._entries.append(Entry(name, duration, discontinuity and not first))
-        self.seconds += duration
+        first = not self._video.entries
+        self._video.add(body, duration, suffix, discontinuity=discontinuity)
         if first:  # so that nobody takes it for a video of its own
             self._write_index(ended=False)
 
-    def _put(self, name: str, body: Buffer) -> int:
-        """Write a file of the folder under a name that salvage removes, then give it its own."""
-        path, part = self._folder / name, self._folder / f"{name}.part"
-        handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-        try:
-            view = memoryview(body)
-            while view:
-                view = view[os.write(handle, view):]
-        finally:
-            os.close(handle)
-        os.rename(part, path)
-        self._waiting.append(path)
-        return len(body)
+    def add_sound(self, body: Buffer, duration: float, suffix: str, init: Buffer = b"") -> None:
+        """Append a segment of sound, when it is not in the others. `init` is the same for all of them."""
+        if self.sound is None:
+            self.sound = _Track(self._folder, "sound", "sound-init.mp4", init, self._waiting)
+        self.sound.add(body, duration, suffix)
 
     def _write_index(self, *, ended: bool) -> None:
-        text = write(self._entries, init="init.mp4" if self.init else "", ended=ended)
-        replace_file(self._folder / INDEX, text.encode())
+        if self.sound is None:
+            replace_file(self._folder / INDEX, self._video.text(ended=ended).encode())
+            return
+        for name, track in ((VIDEO_LIST, self._video), (SOUND_LIST, self.sound)):
+            replace_file(self._folder / name, track.text(ended=ended).encode(), durable=False)
+        replace_file(self._folder / INDEX, write_master(VIDEO_LIST, SOUND_LIST, ended=ended).encode())
 
     def sync(self) -> None:
         """Everything written so far is on the disk itself, and listed."""
@@ -127,7 +133,7 @@ class SegmentPart:
         """Write the end into the playlist; False when there was no segment, then nothing is left of the folder."""
         for stray in self._folder.glob("*.part"):
             stray.unlink()
-        if self._entries:
+        if self._video.entries:
             self._sync_segments()
             self._write_index(ended=True)
             return True
@@ -136,3 +142,38 @@ class SegmentPart:
         self._folder.rmdir()
         sync_directory(self._folder.parent)
         return False
+
+
+class _Track:
+    """Segments of one kind in a part's folder. New files are put into `waiting`."""
+
+    def __init__(self, folder: Path, prefix: str, init_name: str, init: Buffer, waiting: list[Path]) -> None:
+        self.entries: list[Entry] = []
+        self.seconds, self.bytes, self.suffix, self.init = 0.0, 0, "", init
+        self._folder, self._prefix, self._init_name, self._waiting = folder, prefix, init_name, waiting
+
+    def add(self, body: Buffer, duration: float, suffix: str, *, discontinuity: bool = False) -> None:
+        if self.init and not self.entries:
+            self.bytes += self._put(self._init_name, self.init)
+        self.suffix = suffix
+        name = f"{self._prefix}{len(self.entries) + 1:06}{suffix}"
+        self.bytes += self._put(name, body)
+        self.entries.append(Entry(name, duration, discontinuity and bool(self.entries)))
+        self.seconds += duration
+
+    def _put(self, name: str, body: Buffer) -> int:
+        """Write a file under a name that salvage removes, then give it its own."""
+        path, part = self._folder / name, self._folder / f"{name}.part"
+        handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        try:
+            view = memoryview(body)
+            while view:
+                view = view[os.write(handle, view):]
+        finally:
+            os.close(handle)
+        os.rename(part, path)
+        self._waiting.append(path)
+        return len(body)
+
+    def text(self, *, ended: bool) -> str:
+        return write(self.entries, init=self._init_name if self.init else "", ended=ended)

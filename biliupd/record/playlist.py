@@ -370,3 +370,10 @@ def write(entries: Iterable[Entry], *, init: str = "", ended: bool = False) -> s
     if ended:
         lines.append("#EXT-X-ENDLIST")
     return "\n".join(lines) + "\n"
+
+
+def write_master(video: str, sound: str, *, ended: bool = False) -> str:
+    """Our index.m3u8 over two playlists. `ended`: nothing more comes into them, which the RFC lets only those say."""
+    return ("#EXTM3U\n#EXT-X-VERSION:6\n"
+            f'#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID="sound",NAME="sound",DEFAULT=YES,URI="{sound}"\n'
+            f'#EXT-X-STREAM-INF:BANDWIDTH=1,AUDIO="sound"\n{video}\n' + ("#EXT-X-ENDLIST\n" if ended else ""))

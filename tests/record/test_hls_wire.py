@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import wait_until
 
 from biliupd.errors import TemporaryError
 from biliupd.record.fetch import Refused
@@ -29,12 +30,12 @@ class Server:
         self.closes = False
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}/a"
-        self._threads = [threading.Thread(target=self._accept)]
-        self._threads[0].start()
+        self.threads = [threading.Thread(target=self._accept)]
+        self.threads[0].start()
 
     def close(self) -> None:
         self._socket.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
+        for thread in self.threads:
             thread.join()
         self._socket.close()
 
@@ -46,7 +47,7 @@ class Server:
                 return
             self.connections += 1
             thread = threading.Thread(target=self._serve, args=(connection,))
-            self._threads.append(thread)
+            self.threads.append(thread)
             thread.start()
 
     def _serve(self, connection: socket.socket) -> None:
@@ -86,6 +87,7 @@ def ask(speaker: Server) -> Iterator[Callable[..., bytes]]:
         return bytes(wire.get(speaker.url, seconds=2.0, limit_bytes=limit, byterange=byterange)[0])
     yield get
     wire.close()
+    wait_until(lambda: not any(thread.is_alive() for thread in speaker.threads[1:]))
 
 
 def chunked(*pieces: bytes, trailer: bytes = b"") -> bytes:
@@ -175,3 +177,4 @@ def test_no_bytes_make_it_raise_anything_else(speaker: Server, head: bytes, body
         pass
     finally:
         wire.close()
+    wait_until(lambda: not any(thread.is_alive() for thread in speaker.threads[1:]))
