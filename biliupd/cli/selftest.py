@@ -80,8 +80,9 @@ def selftest(names: tuple[str, ...], seconds: float, keep: bool) -> None:
             shutil.rmtree(directory, ignore_errors=True)
     failed = [verdict.name for verdict in verdicts if verdict.trouble]
     left = sum(bool(verdict.not_run) for verdict in verdicts)
-    console.print(f"{len(verdicts) - len(failed) - left} ok, {len(failed)} failed, {left} not run,"
-                  f" {time.monotonic() - began:.0f} s" + (f": {', '.join(failed)}" if failed else ""))  # fmt: skip
+    names_of_failed = f": {', '.join(failed)}" if failed else ""
+    counts = f"{len(verdicts) - len(failed) - left} ok, {len(failed)} failed, {left} not run"
+    console.print(f"{counts}, {time.monotonic() - began:.0f} s{names_of_failed}", soft_wrap=True)
     sys.exit(1 if failed else 0)
 
 

@@ -31,7 +31,7 @@ class Scenario:
     that something is missing may give as its cause. `files`: how many there must be. `unread_seconds`: of what the site
     sent so much may be missing all the same (a recorder was killed). `most_lost_seconds`: a recorder that reacts at
     once loses no more. `copied`: the files hold the very bytes that were sent; ffmpeg makes others. `small_disk`: on a
-    file system of 24 MiB.
+    file system of 24 MiB. `encoder`: the site's ffmpeg must have it.
     """
 
     name: str
@@ -47,6 +47,7 @@ class Scenario:
     record: Mapping[str, Any] = field(default_factory=dict)
     copied: bool = True
     small_disk: bool = False
+    encoder: str = "libx264"
 
 
 def step(at: float, what: str, *arguments: Any, **named: Any) -> Step:
@@ -126,7 +127,7 @@ SCENARIOS = (
     ), rows=("codec-change",), files=2),
     Scenario("codec", "AVC becomes HEVC, and AVC again", FLV, (
         step(4, "change", codec="hevc"), step(8, "change", codec="avc"),
-    ), seconds=12, rows=("codec-change",), files=3),
+    ), seconds=12, rows=("codec-change",), files=3, encoder="libx265"),
     Scenario("sound", "another sample rate in mid-stream", FLV, (
         step(5, "change", sample_rate=48000),
     ), rows=("codec-change",), files=2),

@@ -1,7 +1,7 @@
 """Every fault a live site can have, played against the real crew and real recorder processes: `biliupd selftest`.
 
 The live site is shared; each scenario has a room in it, a crew, a folder and a thread that asks the site once a second
-as the poller does. Touches its own directory only. As a program it plays one scenario and prints the verdict as JSON:
+as the poller does. Touches its own directory only. As a program it reads one scenario and prints its verdict as JSON:
 so the one that needs a file system of its own can be played where such a thing may be mounted.
 """
 
@@ -30,7 +30,7 @@ from biliupd.record.crew import Crew
 from biliupd.record.shows import Show
 from biliupd.record.spec import Stream
 from biliupd.rehearsal.live_site import LiveSite
-from biliupd.rehearsal.scenarios import SCENARIOS, Scenario, Step
+from biliupd.rehearsal.scenarios import Scenario, Step
 from biliupd.rehearsal.verdict import Verdict, judge
 
 AT_A_TIME = 6
@@ -59,6 +59,7 @@ class Selftest:
         self._ffmpeg = ffmpeg
         self._say = say
         self._site = LiveSite(directory / "live-site", ffmpeg=ffmpeg)
+        self._encoders = _encoders(ffmpeg)
         self._stop = threading.Event()
 
     def run(
@@ -87,6 +88,8 @@ class Selftest:
         directory = self._directory / scenario.name
         directory.mkdir(parents=True)
         self._say(scenario.name, scenario.sentence)
+        if scenario.encoder not in self._encoders:
+            return Verdict(scenario.name, not_run=f"the encoder {scenario.encoder} is not in this ffmpeg")
         if scenario.small_disk:
             return _elsewhere(scenario, seconds, directory, self._ffmpeg)
         try:
@@ -235,6 +238,14 @@ def _way(stream: LiveStream) -> Stream:
     return Stream(stream.url, stream.protocol, dict(stream.headers), expires)
 
 
+def _encoders(ffmpeg: str) -> str:
+    try:
+        return subprocess.run([ffmpeg, "-hide_banner", "-encoders"], stdin=subprocess.DEVNULL, capture_output=True,
+                              text=True, timeout=10, check=False).stdout  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+
+
 # a file system of its own
 
 def _elsewhere(scenario: Scenario, seconds: float, directory: Path, ffmpeg: str) -> Verdict:
@@ -242,10 +253,11 @@ def _elsewhere(scenario: Scenario, seconds: float, directory: Path, ffmpeg: str)
     own = next((own for own in (["unshare", "-m"], ["unshare", "-Urm"]) if _may(*own, *_mount(directory))), None)
     if own is None:
         return Verdict(scenario.name, not_run="needs root, or user namespaces, to mount a small file system")
-    argv = [*own, sys.executable, "-m", __name__, scenario.name, str(seconds), str(directory), ffmpeg]
+    argv = [*own, sys.executable, "-m", __name__, str(seconds), str(directory), ffmpeg]
     limit = START_SECONDS + END_SECONDS + max(seconds, scenario.seconds) + 30
     try:
-        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=limit, check=True)
+        told = json.dumps(asdict(scenario))
+        done = subprocess.run(argv, input=told, capture_output=True, text=True, timeout=limit, check=True)
         return Verdict(**json.loads(done.stdout))
     except subprocess.CalledProcessError as error:
         return Verdict(scenario.name, [f"not played to its end: {error.stderr.strip()[-300:]}"])
@@ -264,10 +276,11 @@ def _may(*argv: str) -> bool:
         return False
 
 
-def main(name: str, seconds: str, directory: str, ffmpeg: str) -> None:
-    """Play one scenario on a small disk; we are in a mount namespace of our own."""
+def main(seconds: str, directory: str, ffmpeg: str) -> None:
+    """Play the scenario on standard input on a small disk; we are in a mount namespace of our own."""
     logger.remove()
-    scenario = next(scenario for scenario in SCENARIOS if scenario.name == name)
+    told = json.load(sys.stdin)
+    scenario = Scenario(**{**told, "steps": tuple(Step(**step) for step in told["steps"])})
     disk = Path(directory) / "disk"
     disk.mkdir()
     subprocess.run(_mount(disk), check=True, timeout=10)

@@ -1,6 +1,7 @@
 """`biliupd selftest`: do its verdicts find what is wrong, and does a real recording get through?"""
 
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -19,10 +20,12 @@ from biliupd.rehearsal.selftest import Selftest, Stage
 from biliupd.rehearsal.verdict import complaints, judge
 
 QUICK = (
-    Scenario("quick-flv", "two seconds are not sent", FLV, (step(1, "overlap", -2), step(2, "cut")), seconds=6,
+    Scenario("quick-flv", "a second is not sent", FLV, (step(1, "overlap", -1), step(2, "cut")), seconds=8,
              rows=("cut|server-drop",), losses=("cut", "server-drop")),
     Scenario("quick-hls", "a segment is never to be had", HLS, (step(1, "drop_segments", 1),), seconds=6,
              rows=("skipped-segment",), losses=("skipped-segment",)),
+    Scenario("quick-disk", "nothing happens, on a small file system", FLV, seconds=3, small_disk=True,
+             record={"least_free": 3 << 20}),
     Scenario("wrong", "nothing happens, and something else is expected", FLV, seconds=3, rows=("jump",), files=2),
 )  # fmt: skip
 
@@ -31,6 +34,7 @@ def test_real_recordings_pass_and_what_is_not_as_expected_fails(tmp_path):
     said = []
     found = {one.name: one for one in Selftest(tmp_path, "ffmpeg", lambda *words: said.append(words)).run(QUICK)}
     assert (found["quick-flv"].trouble, found["quick-hls"].trouble) == ([], [])
+    assert found["quick-disk"].trouble == []  # where nothing may be mounted it is not run, and says so
     for name, cause in (("quick-flv", "cut: "), ("quick-hls", "skipped-segment: ")):
         assert " 1 gap, " in found[name].ledger
         assert (len(found[name].withheld), found[name].rows[0].startswith(cause)) == (1, True)
@@ -153,11 +157,14 @@ def test_the_command_explains_itself_and_refuses_what_there_is_not():
     assert refused.returncode == 2
 
 
-def test_without_the_right_to_mount_a_small_disk_is_not_played(tmp_path, monkeypatch):
+def test_what_this_machine_cannot_do_is_not_played(tmp_path, monkeypatch):
+    ffmpeg = shutil.which("ffmpeg")
     monkeypatch.setenv("PATH", str(tmp_path))
     small = replace(SCENARIOS[0], name="small", small_disk=True)
     (tmp_path / "unshare").write_text("#!/bin/sh\nexit 1\n")
     os.chmod(tmp_path / "unshare", 0o755)
-    (verdict,) = Selftest(tmp_path / "work", "ffmpeg").run([small])
-    assert (verdict.ok, verdict.trouble) == (False, [])
-    assert verdict.not_run.startswith("needs root")
+    strange = replace(SCENARIOS[0], name="strange", encoder="libx999")
+    found = {one.name: one for one in Selftest(tmp_path / "work", ffmpeg).run([small, strange])}
+    assert [(one.ok, one.trouble) for one in found.values()] == [(False, [])] * 2
+    assert found["small"].not_run.startswith("needs root")
+    assert found["strange"].not_run == "the encoder libx999 is not in this ffmpeg"
