@@ -16,7 +16,7 @@ FILE_HEADER = b"FLV\x01\x05\x00\x00\x00\x09\x00\x00\x00\x00"
 LARGEST_BODY = {AUDIO: 64 << 10, VIDEO: 8 << 20, SCRIPT: 1 << 20}
 LARGEST_FILE_HEADER = 1024
 
-_TAG_HEADER = struct.Struct(">BBHBHBBH")  # type, size (1+2), time (1+2), extension, stream id (1+2)
+_TAG_HEADER = struct.Struct(">IIHB")  # type and size (1+3), time and its extension (3+1), stream id (2+1)
 _U32 = struct.Struct(">I")
 _CANDIDATE = re.compile(rb"(?=[\x08\x09\x12].{7}\x00\x00\x00|FLV\x01.\x00\x00..)", re.DOTALL)
 _VIDEO_CODECS = {7: b"avc1", 12: b"hvc1", 13: b"av01"}
@@ -33,9 +33,8 @@ class Tag(NamedTuple):
     @property
     def header(self) -> bytes:
         """The 11 bytes before the body."""
-        size, time = len(self.body), self.timestamp & 0xFFFFFFFF
-        low = time & 0xFFFFFF
-        return _TAG_HEADER.pack(self.type, size >> 16, size & 0xFFFF, low >> 16, low & 0xFFFF, time >> 24, 0, 0)
+        time = self.timestamp
+        return _TAG_HEADER.pack(self.type << 24 | len(self.body), (time & 0xFFFFFF) << 8 | time >> 24 & 0xFF, 0, 0)
 
 
 class Role(IntEnum):
@@ -61,11 +60,19 @@ class Look(NamedTuple):
 
 
 _EMPTY = Look(Role.EMPTY)
+_USUAL = {  # by type and the first two bytes: nearly all tags there are
+    (VIDEO, b"\x17\x01"): Look(Role.KEYFRAME, b"avc1"), (VIDEO, b"\x27\x01"): Look(Role.MEDIA, b"avc1"),
+    (VIDEO, b"\x1c\x01"): Look(Role.KEYFRAME, b"hvc1"), (VIDEO, b"\x2c\x01"): Look(Role.MEDIA, b"hvc1"),
+    (AUDIO, b"\xaf\x01"): Look(Role.MEDIA, b"mp4a"),
+}
 
 
 def look_at(tag: Tag) -> Look:
     """Say what `tag` is. Never raises: a body that makes no sense is EMPTY."""
     body = tag.body
+    usual = _USUAL.get((tag.type, body[:2]))
+    if usual is not None and len(body) > 5:
+        return usual
     if not body:
         return _EMPTY
     try:
@@ -196,6 +203,8 @@ class Parser:
         tags: list[Tag] = []
         at, end = 0, len(self._buffer)
         while True:
+            if not self.lost:
+                at = self._usual(tags, at, end)
             if self.lost:
                 found = self._search(at)
                 self._count_garbage(found - at)
@@ -213,6 +222,23 @@ class Parser:
             at = stop
         self._buffer = self._buffer[at:]
         return tags
+
+    def _usual(self, tags: list[Tag], at: int, end: int) -> int:
+        """Take tags as long as nothing about them is unusual; where the next one stands."""
+        buffer, right = self._buffer, self._right_pointers
+        while at + 15 <= end:
+            kind_size, time, id_high, id_low = _TAG_HEADER.unpack_from(buffer, at)
+            kind, size = kind_size >> 24, kind_size & 0xFFFFFF
+            stop = at + 11 + size
+            if stop + 4 > end or kind not in LARGEST_BODY or id_high or id_low or not 0 < size <= LARGEST_BODY[kind]:
+                break
+            if _U32.unpack_from(buffer, stop)[0] != size + 11:
+                break
+            tags.append(Tag(kind, time >> 8 | (time & 0xFF) << 24, buffer[at + 11: stop]))
+            at, right = stop + 4, right + 1
+        if right != self._right_pointers:
+            self._right_pointers, self._begun = right, True
+        return at
 
     def _count_garbage(self, count: int) -> None:
         self.garbage_bytes += count
@@ -262,14 +288,14 @@ class Parser:
         return int(at + size + 4)
 
     def _tag(self, at: int, size: int) -> Tag:
-        kind, _, _, high, low, extension, _, _ = _TAG_HEADER.unpack_from(self._buffer, at)
+        kind_size, time, _, _ = _TAG_HEADER.unpack_from(self._buffer, at)
         self._begun = True
-        return Tag(kind & 0x1F, extension << 24 | high << 16 | low, self._buffer[at + 11: at + 11 + size])
+        return Tag(kind_size >> 24 & 0x1F, time >> 8 | (time & 0xFF) << 24, self._buffer[at + 11: at + 11 + size])
 
     def _body_size(self, at: int) -> int:
         """Size of the body of the tag whose header is at `at`; −1: that is no header."""
-        kind, high, low, _, _, _, id_high, id_low = _TAG_HEADER.unpack_from(self._buffer, at)
-        size: int = high << 16 | low
+        kind_size, _, id_high, id_low = _TAG_HEADER.unpack_from(self._buffer, at)
+        kind, size = kind_size >> 24, int(kind_size & 0xFFFFFF)
         if kind & 0x3F not in LARGEST_BODY or id_high or id_low or size > LARGEST_BODY[kind & 0x1F]:
             return -1
         return -1 if kind & 0x1F == SCRIPT and not size else size

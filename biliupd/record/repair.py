@@ -55,6 +55,7 @@ class Gap(NamedTuple):
 
 
 Event = Tag | NewFile | Gap
+_KEYFRAME, _MEDIA = Role.KEYFRAME, Role.MEDIA
 
 
 class _Header(NamedTuple):
@@ -62,7 +63,7 @@ class _Header(NamedTuple):
     tag: Tag
 
 
-@dataclass
+@dataclass(slots=True)
 class _Group:
     """From one keyframe to the next."""
 
@@ -75,7 +76,7 @@ class _Group:
     first_two: dict[int, list[int]] = field(default_factory=dict)  # output times
 
 
-@dataclass
+@dataclass(slots=True)
 class _File:
     """The open file; `offset` is None while its first tags are held."""
 
@@ -114,6 +115,7 @@ class Repair:
         self._group: _Group | None = None
         self._need_keyframe = True
         self._ended = False
+        self._news = False  # headers or an end have come since the last media
         self._begun = False
         self._lead: list[tuple[Tag, int]] = []
         self._lead_size = 0
@@ -132,12 +134,14 @@ class Repair:
                 self._reconnect()
                 continue
             look = look_at(tag)
-            if look.role in (Role.KEYFRAME, Role.MEDIA):
+            role = look.role
+            if role is _MEDIA or role is _KEYFRAME:
                 self._media(tag, look)
-            elif look.role is Role.HEADER:
+            elif role is Role.HEADER:
                 self._headers[tag.type] = _Header((look.codec, look.config), Tag(tag.type, 0, tag.body))
-            elif look.role is Role.END:
-                self._ended = True
+                self._news = True
+            elif role is Role.END:
+                self._ended = self._news = True
         return self._taken()
 
     def reconnected(self, *, split: str = "") -> list[Event]:
@@ -176,10 +180,12 @@ class Repair:
     def _media(self, tag: Tag, look: Look) -> None:
         if look.codec and tag.type not in self._headers:
             return  # no decoder can begin without the sequence header
-        self._end_file_if_headers_changed()
-        time = self._unwrapped(tag.timestamp)
+        if self._news:
+            self._news = False
+            self._end_file_if_headers_changed()
+        time = self._unwrapped(tag.timestamp) if self._near_zero else tag.timestamp
         if not self._need_keyframe:
-            self._grouped(tag, time, look.role is Role.KEYFRAME)
+            self._grouped(tag, time, look.role is _KEYFRAME)
         elif look.role is Role.KEYFRAME:
             self._need_keyframe = False
             if self._lead:
@@ -195,8 +201,6 @@ class Repair:
             self._audio_before_keyframe(tag, time)
 
     def _unwrapped(self, timestamp: int) -> int:
-        if not self._near_zero:
-            return timestamp
         if timestamp >= 0xFFFF0000:
             return timestamp - (1 << 32)
         self._near_zero = False
@@ -361,7 +365,7 @@ class Repair:
         out = max(time - file.offset, file.last_out.get(tag.type, 0))
         if file.highest is not None and time > file.highest:
             step = time - file.highest
-            if step > self._largest_pause():
+            if step > JUMP and step > self._largest_pause():
                 self._events.append(Gap("hole", step / 1000, file.end, file.highest))
             self._steps.append(step)
         file.highest = time if file.highest is None else max(file.highest, time)
