@@ -392,10 +392,9 @@ def test_a_manifest_counts_the_segments_of_the_picture(tmp_path):
             (tmp_path / f"r-1-0-0-{track}-{n:05}.m4s").write_bytes(b"%d %d" % (track, n))
         manifest.faults.drop = int(n == 0)
         assert manifest.playlist() == b"<MPD>"
-    deliver_from = {name: manifest.fetch(name, tmp_path, "", None) for name in (
-        "r-1-0-0-0-00000.m4s", "r-1-0-0-0-00001.m4s", "r-1-0-0-1-00001.m4s", "r-1-9.m4s", "../x.m4s")}
-    assert [body.status for body in deliver_from.values()] == [404, 200, 200, 404, 404]
-    assert [len(body.delivers) for body in deliver_from.values()] == [0, 1, 0, 0, 0]
+    asked = ("r-1-0-0-0-00000.m4s", "r-1-0-0-0-00001.m4s", "r-1-0-0-1-00001.m4s", "r-1-9.m4s", "../x.m4s")
+    bodies = [manifest.fetch(name, tmp_path, "", None) for name in asked]
+    assert [(body.status, len(body.delivers)) for body in bodies] == [(404, 0), (200, 1), (200, 0), (404, 0), (404, 0)]
 
 
 # over HTTP, with real media
@@ -434,9 +433,8 @@ def test_each_edge_fails_alone_and_addresses_end_in_time(site):
     site.media_fails("r")
     site.hang_up("r")
     with urllib.request.urlopen(first, timeout=10) as response:
-        assert response.read(13) == FILE_HEADER
         site.hang_up("r", edge=0)
-        response.read()
+        assert response.read().startswith(FILE_HEADER)
     site.lifetime("r", 0.6, cuts=True)
     told = streams(site, "r")
     seconds = (datetime.fromisoformat(told[0]["expires_at"]) - datetime.now(UTC)).total_seconds()

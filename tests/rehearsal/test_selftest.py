@@ -20,7 +20,7 @@ from biliupd.rehearsal.selftest import Selftest, Stage
 from biliupd.rehearsal.verdict import complaints, judge
 
 QUICK = (
-    Scenario("quick-flv", "a second is not sent", FLV, (step(1, "overlap", -1), step(2, "cut")), seconds=8,
+    Scenario("quick-flv", "a second is not sent", FLV, (step(1, "overlap", -1), step(2, "hang_up")), seconds=8,
              rows=("cut|server-drop",), losses=("cut", "server-drop")),
     Scenario("quick-hls", "a segment is never to be had", HLS, (step(1, "drop_segments", 1),), seconds=6,
              rows=("skipped-segment",), losses=("skipped-segment",)),
@@ -35,7 +35,7 @@ def test_real_recordings_pass_and_what_is_not_as_expected_fails(tmp_path):
     found = {one.name: one for one in Selftest(tmp_path, "ffmpeg", lambda *words: said.append(words)).run(QUICK)}
     assert (found["quick-flv"].trouble, found["quick-hls"].trouble) == ([], [])
     assert found["quick-disk"].trouble == []  # where nothing may be mounted it is not run, and says so
-    for name, cause in (("quick-flv", "cut: "), ("quick-hls", "skipped-segment: ")):
+    for name, cause in (("quick-flv", ("cut: ", "server-drop: ")), ("quick-hls", "skipped-segment: ")):
         assert " 1 gap, " in found[name].ledger
         assert (len(found[name].withheld), found[name].rows[0].startswith(cause)) == (1, True)
     assert found["wrong"].trouble == ["1 files instead of 2", "no row of jump"]
