@@ -4,6 +4,7 @@ Runs on the network threads of a recorder process, on one of them at a time.
 """
 
 import logging
+import re
 from threading import Event
 
 from biliupd.errors import TemporaryError
@@ -22,6 +23,12 @@ READ_SECONDS = 10.0
 PLAYLIST_ATTEMPTS = 3
 RETRY_SECONDS = 0.5
 MOST_MASTERS = 3
+_LOW_LATENCY = re.compile(r"(?<=[?&])_HLS_[A-Za-z_]+=[^&]*&?")
+
+
+def plain(url: str) -> str:
+    """An address without what asks for low latency: those answers leave out segments, or wait for parts of one."""
+    return _LOW_LATENCY.sub("", url).rstrip("?&") if "_HLS_" in url else url
 
 
 class Reload:
@@ -31,7 +38,7 @@ class Reload:
         self.choice = Choice((task.stream.url,))
         self.moved = False
         self._spec, self._task, self._stop = spec, task, stop
-        self._url = self._top = task.url or task.stream.url
+        self._url = self._top = plain(task.url or task.stream.url)
         self._variables: dict[str, str] = {}
         self._asked_again = False
         self._text = b""
@@ -83,7 +90,7 @@ class Reload:
             log.info("variant %s", choice.label)
             if choice.warning:
                 log.warning("%s", choice.warning)
-        self.choice, self._url, self._variables = choice, choice.addresses[0], dict(master.variables)
+        self.choice, self._url, self._variables = choice, plain(choice.addresses[0]), dict(master.variables)
 
     def _failed(self, error: TemporaryError | NotAPlaylist, failures: int) -> None:
         """Decide where the next try goes to, and wait for it. Raises `End` when there is none left."""
@@ -91,6 +98,7 @@ class Reload:
         refused = isinstance(error, Refused) and error.status in GONE
         answered = isinstance(error, Refused | NotAPlaylist)
         top, addresses = self._url == self._top, self.choice.addresses
+        addresses = tuple(plain(address) for address in addresses)
         if not top and self._url in addresses[:-1]:
             self._move(addresses[addresses.index(self._url) + 1])  # another one of the same variant
             return

@@ -273,7 +273,7 @@ class _Reader:
     def _tag(self, name: str, value: str) -> None:
         if name == "TARGETDURATION":
             self.target = _number(value)
-        elif name == "MEDIA-SEQUENCE":
+        elif name == "MEDIA-SEQUENCE" and not self.count:  # later it would number nothing
             self.sequence = _whole(value)
         elif name == "PROGRAM-DATE-TIME":
             self.date = _moment(value)
@@ -290,7 +290,7 @@ class _Reader:
                            self._key())
         elif name == "KEY":
             self._keys(attributes(value))
-        elif name == "SKIP":
+        elif name == "SKIP" and not self.count:
             self.skipped = min(_whole(attributes(value).get("SKIPPED-SEGMENTS", "")), 1 << 32)
         elif name == "DATERANGE":
             self._date_range(attributes(value))

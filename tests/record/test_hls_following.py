@@ -3,6 +3,7 @@
 import pytest
 
 from biliupd.record.following import Position, follow, resume
+from biliupd.record.hls_reload import plain
 from biliupd.record.playlist import MediaPlaylist, parse
 
 
@@ -110,3 +111,10 @@ def test_nothing_in_common_is_joined_by_the_clock(
     assert ([segment.sequence for segment in step.segments], step.probes) == (numbers, probes)
     assert step.missing_seconds == missing
     assert not step.known
+
+
+@pytest.mark.parametrize(("url", "expected"), [
+    ("http://h/a.m3u8?_HLS_msn=5&_HLS_part=2&t=1", "http://h/a.m3u8?t=1"), ("http://h/a?_HLS_skip=YES", "http://h/a"),
+    ("http://h/a?t=1&_HLS_skip=YES&u=2", "http://h/a?t=1&u=2"), ("http://h/a?t=%26", "http://h/a?t=%26")])
+def test_low_latency_is_not_asked_for(url: str, expected: str) -> None:
+    assert plain(url) == expected
