@@ -1,7 +1,7 @@
 """Which of several ways to the same media is tried next.
 
-Pure. Runs in the recorder process. An address that is refused (403, 404) is never asked again; a host that failed twice
-in a row is left for the next one, and forgiven when another one delivers.
+Pure. Runs in the recorder process. An address that is refused (403, 404), and a host that says nothing or failed twice
+in a row, are left for the next one; a host is forgiven when another delivers, an address when the site names it anew.
 """
 
 from collections import Counter
@@ -25,18 +25,23 @@ class Addresses:
     def renew(self, streams: Sequence[Stream]) -> None:
         """The site was asked again: these are the ways now. Hosts that failed go last."""
         self._streams = sorted(streams, key=lambda stream: self._failures[_host(stream)] >= MOST_FAILURES)
-        self._gone &= {stream.url for stream in streams}
+        self._gone.clear()
         self._failures.clear()
-        self.current = next((stream for stream in self._streams if stream.url not in self._gone), None)
+        self.current = self._streams[0]
 
-    def failed(self, *, gone: bool = False) -> bool:
-        """The current one failed; `gone`: the server refuses it. Whether another one is current now."""
+    def failed(self, *, gone: bool = False, silent: bool = False) -> bool:
+        """The current one failed; `gone`: the server refuses it, `silent`: it brings nothing.
+
+        Whether another one is current now.
+        """
         if self.current is None:
             return False
         before, host = self.current, _host(self.current)
         self._failures[host] += 1
         if gone:
             self._gone.add(before.url)
+        if silent:
+            self._failures[host] = max(self._failures[host], MOST_FAILURES)
         if gone or self._failures[host] >= MOST_FAILURES:
             left = [stream for stream in self._streams if stream.url not in self._gone]
             best = min(self._failures[_host(stream)] for stream in left) if left else 0

@@ -165,10 +165,11 @@ def write_figures(path: Path, broadcast: Broadcast) -> None:
 
     Not synced: after a power cut nothing runs. Raises `OSError`.
     """
-    content = {**asdict(broadcast.figures), "last_media_at": broadcast.last_media_at}
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(content))
-    part.replace(path)
+    content = {**vars(broadcast.figures), "last_media_at": broadcast.last_media_at}
+    part = f"{path}.part"
+    with open(part, "w") as file:
+        file.write(json.dumps(content))
+    os.replace(part, path)
 
 
 def read_figures(path: Path, broadcast: Broadcast) -> None:
@@ -185,15 +186,14 @@ def read_figures(path: Path, broadcast: Broadcast) -> None:
 
 def alive(broadcast: Broadcast) -> bool:
     """True while the recorder named in it runs: same boot, same process (pid and start time), and no zombie."""
-    return process_state(broadcast) not in ("", "Z", "X")
+    return broadcast.pid is not None and broadcast.boot_id == boot_id() and runs(
+        broadcast.pid, broadcast.pid_started)
 
 
-def process_state(broadcast: Broadcast) -> str:
-    """The letter that /proc gives for the recorder named in it; empty when there is no such process (any more)."""
-    if broadcast.pid is None or broadcast.boot_id != boot_id():
-        return ""
-    state, started = _process(broadcast.pid)
-    return state if started is not None and started == broadcast.pid_started else ""
+def runs(pid: int, started: int | None) -> bool:
+    """Whether the process that has this number and start time (`process_started`) runs; a zombie does not."""
+    state, found = _process(pid)
+    return found is not None and found == started and state not in ("Z", "X")
 
 
 def process_started(pid: int) -> int | None:

@@ -23,6 +23,7 @@ from biliupd.errors import BiliupdError
 from biliupd.record import broadcast as broadcasts
 from biliupd.record import spec as specs
 from biliupd.record.ledger import Cause
+from biliupd.record.nursery import Nursery
 from biliupd.record.open_broadcast import WAITED, OpenBroadcast, forget, make, seconds_since
 from biliupd.record.places import Places, Runner
 from biliupd.record.process import Process
@@ -61,6 +62,7 @@ class Crew:
         self._on_pressure = on_pressure
         self._places = Places(record, recordings.directory, self._state_directory,
                               lambda told: self._tell(on_notice, told), unmerged)
+        self._nursery = Nursery()
         self._open: dict[str, OpenBroadcast] = {}
         self._asked: SimpleQueue[Callable[[float], None]] = SimpleQueue()
         self._calls: list[Callable[[], None]] = []
@@ -89,10 +91,7 @@ class Crew:
         self._wake.set()
         if self._thread:
             self._thread.join(deadline_seconds)
-        with self._lock:
-            for entry in self._open.values():
-                if entry.process:
-                    entry.process.leave()
+        self._nursery.close()
 
     def _run(self) -> None:
         while not self._stop_event.is_set():
@@ -328,7 +327,7 @@ class Crew:
         entry.write_spec(replace(
             entry.new_spec(self._record, streams), title=title, heartbeat=str(self._heartbeat), cause=cause.value,
             ffmpeg=self._ffmpeg), now)
-        entry.process = Process.started(entry.state_path, entry.directory, entry.log_path)
+        entry.process = Process.started(self._nursery, entry.state_path, entry.directory, entry.log_path)
         entry.offline = entry.was_offline = False
         entry.still_seconds, entry.began_at, entry.bytes_at_start = 0.0, now, broadcast.figures.bytes
         pid = entry.process.pid or 0

@@ -191,6 +191,10 @@ def _receive(link: socket.socket) -> bytes | None:
             break
         except ssl.SSLZeroReturnError:
             piece = b""
+        except OSError:
+            if not pieces:
+                raise
+            break  # what came before a reset is as good as any
         if not piece:
             if not pieces:
                 return b""

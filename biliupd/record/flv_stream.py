@@ -7,6 +7,7 @@ an old one is left on purpose.
 
 import logging
 import time
+from datetime import datetime
 from queue import Empty, Queue
 
 from biliupd.record.duplicates import Duplicates
@@ -16,7 +17,7 @@ from biliupd.record.flv_meta import metadata
 from biliupd.record.flv_part import FlvPart, last_tags
 from biliupd.record.ledger import Cause
 from biliupd.record.live_edge import LiveEdge
-from biliupd.record.rejoin import Search
+from biliupd.record.rejoin import Seam, Search
 from biliupd.record.repair import Event, Gap, NewFile, Repair
 from biliupd.record.session import TICK_SECONDS, Ending, Session
 from biliupd.record.spec import Exit
@@ -26,8 +27,9 @@ log = logging.getLogger("recorder")
 MOST_GARBAGE = 1 << 20
 GOOD_CONNECTION_SECONDS = 5.0  # media for this long: the next reconnect is a new story
 LONGEST_PAUSE = 8.0
+CLOCK_SLACK_SECONDS = 2.0
 SEARCH_SECONDS = 8.0  # media is on disk within 10 s of arriving, also while a seam is looked for
-SWITCH_SECONDS = 15.0  # for a planned one: then the old connection goes on, and it is tried again after …
+SWITCH_SECONDS = 45.0  # the old connection may be behind and has to reach the new one
 SWITCH_PAUSE = 5.0
 
 
@@ -73,6 +75,22 @@ class Feed:
         return None
 
 
+def _shorter(away: float, missing_ms: int | None) -> float:
+    """Seconds missing: by the stream's clock unless it claims more than was there to miss."""
+    return away if missing_ms is None or missing_ms / 1000 > away + CLOCK_SLACK_SECONDS else missing_ms / 1000
+
+
+def _tail_of_last_run(session: Session) -> list[Tag]:
+    """The last tags of the newest file, in the stream's own clock if that is known."""
+    tags = last_tags(session.directory, session.broadcast.files)
+    known = session.broadcast.position or {}
+    offset = known.get("offset") if session.broadcast.files[-1:] and (
+        known.get("file") == session.broadcast.files[-1].get("name")) else None
+    if not isinstance(offset, int):
+        return tags
+    return [tag._replace(timestamp=tag.timestamp + offset) for tag in tags]
+
+
 class FlvStream:
     """Everything between the addresses and the files of one recorder run."""
 
@@ -88,9 +106,10 @@ class FlvStream:
         self._next: Feed | None = None
         self._source: dict[str, object] = {}
         self._missing = 0.0
-        self._before = last_tags(session.directory, session.broadcast.files)
+        self._before = _tail_of_last_run(session)
         self._renewals = session.renewals
         self._switch_wanted = ""
+        self._slow = False  # why it is wanted
         self._switch_at = 0.0
         self._lost_cause: Cause | None = None
         self._trying_since = time.monotonic()
@@ -167,7 +186,8 @@ class FlvStream:
             self._renewals, self._switch_wanted, self._switch_at = session.renewals, "a new address", 0.0
         elif session.is_slow():
             session.note(Cause.SLOW, detail=f"{session.broadcast.figures.speed:.2f} of real time")
-            if session.addresses.left():
+            self._slow = session.addresses.left()
+            if self._slow:
                 self._switch_wanted, self._switch_at = "another way, this one is slow", 0.0
         if self._switch_wanted and self._next is None and time.monotonic() >= self._switch_at:
             log.info("switching to %s", self._switch_wanted)
@@ -188,9 +208,15 @@ class FlvStream:
         elif self._current is None:
             if feed.media_at is not None and feed.first_media_at is not None:
                 self._join(feed, final=now - feed.first_media_at > SEARCH_SECONDS)
-        elif now - feed.began > SWITCH_SECONDS:
-            log.info("the new connection does not reach the old one: trying again")
-            self._switch_later(feed)
+        elif now - feed.began > SWITCH_SECONDS or (feed.search and feed.search.full):
+            if self._slow and feed.search and feed.search.has_media:
+                log.info("the old connection does not reach the new one: left with a gap")
+                self._current.connection.abandon()
+                self._current, self._lost_cause = None, Cause.SLOW
+                self._join(feed, final=True)
+            else:
+                log.info("the new connection does not reach the old one: trying again")
+                self._switch_later(feed)
 
     def _switch_later(self, feed: Feed) -> None:
         feed.connection.abandon()
@@ -234,7 +260,7 @@ class FlvStream:
         if feed.first_media_at and (feed.media_at or 0.0) - feed.first_media_at >= GOOD_CONNECTION_SECONDS:
             self._pause = 0.0
         self._lost_cause = self._lost_cause or lost.cause
-        if session.addresses.failed(gone=lost.gone or bool(problem)):
+        if session.addresses.failed(gone=lost.gone or bool(problem), silent=lost.cause == Cause.STALL):
             self._pause = 0.0  # another way, at once
 
     # tags
@@ -276,20 +302,19 @@ class FlvStream:
             seam = search.give_up(tail)
         if self._current is not None:
             self._current.connection.abandon()
-            self._switch_wanted = ""
             self._session.note(Cause.CDN_SWITCH)
+        self._switch_wanted, self._slow = "", False
         self._current, self._next = feed, None if feed is self._next else self._next
         feed.search, feed.shift = None, seam.shift
-        if anew and seam.seamless:
-            self._session.missing_before = 0.0
-            self._session.note(Cause.SEAMLESS_JOIN, at=0.0, detail="after the run before")
+        if anew:
+            self._after_a_run(feed, seam)
         elif seam.seamless:
             if self._lost_cause is not None:
                 self._session.broadcast.figures.reconnects += 1
                 self._session.note(Cause.SEAMLESS_JOIN, detail=f"after {self._lost_cause}")
             self._lost_cause = None
-        elif not anew:
-            self._with_a_gap(seam.missing_ms)
+        else:
+            self._with_a_gap(feed, seam.missing_ms)
         moved = [tag._replace(timestamp=tag.timestamp + seam.shift) for tag in seam.tags] if seam.shift else seam.tags
         self._record(feed, moved)
 
@@ -298,11 +323,24 @@ class FlvStream:
         self._write(self._repair.flush())
         return list(self._repair.tail) or self._before
 
-    def _with_a_gap(self, missing_ms: int | None) -> None:
+    def _after_a_run(self, feed: Feed, seam: Seam) -> None:
+        """The first connection of this run; a run before may have recorded."""
+        session, before = self._session, self._session.broadcast.last_media_at
+        if before is None:
+            return
+        first = feed.first_media_at or time.monotonic()
+        away = max(0.0, time.time() - (time.monotonic() - first) - datetime.fromisoformat(before).timestamp())
+        session.missing_before = 0.0 if seam.seamless else _shorter(away, seam.missing_ms)
+        if seam.seamless:
+            session.note(Cause.SEAMLESS_JOIN, at=0.0, detail="after the run before")
+
+    def _with_a_gap(self, feed: Feed, missing_ms: int | None) -> None:
         """What comes next does not follow what is written: `missing_ms` by the stream's clock, else by ours."""
         session = self._session
-        away = time.monotonic() - (session.media_at or time.monotonic())
-        self._missing = away if missing_ms is None or missing_ms / 1000 > away + 2 else missing_ms / 1000
+        first = feed.first_media_at or time.monotonic()
+        away = max(0.0, first - (session.media_at or first))
+        late = missing_ms is not None and self._lost_cause is Cause.SLOW  # the old connection was behind real time
+        self._missing = (missing_ms or 0) / 1000 if late else _shorter(away, missing_ms)
         self._duplicates.reconnected()
         self._edge.forget()
         limit = session.spec.split_gap_seconds
@@ -323,6 +361,7 @@ class FlvStream:
             feed.first_media_at = feed.first_media_at or now
             session.addresses.delivered()
             self._edge.note(self._repair.tail[-1].timestamp, now)
+            self._remember_clock()
         for length in self._duplicates.dropped:
             session.note(Cause.DUPLICATE, detail=f"{length / 1000:.1f} s came again")
             feed.media_at = now
@@ -330,6 +369,13 @@ class FlvStream:
         if self._duplicates.looping:
             self._duplicates = Duplicates()
             self._end(feed, Lost("the server repeats itself", Cause.STALL))
+
+    def _remember_clock(self) -> None:
+        """So that a next run knows what the stream's clock was in this file."""
+        part = self._session.part
+        if isinstance(part, FlvPart):
+            offset = max(tag.timestamp for tag in self._repair.tail) - part.media_ms
+            self._session.broadcast.position = {"file": part.name, "offset": offset}
 
     def _write(self, events: list[Event]) -> None:
         batch: list[Tag] = []

@@ -22,6 +22,7 @@ class Cause(StrEnum):
     CUT = "cut"  # the connection broke off
     SERVER_DROP = "server-drop"  # the server ended it, or refused
     STALL = "stall"  # bytes or media did not come for too long
+    SLOW = "slow"  # the server sent less than real time (with 0 s: and nothing is missing for that)
     OVERFLOW = "overflow"  # our disk was slower than the stream
     NEW_ADDRESS = "new-address"  # the site had to be asked for another one
     RESTART = "restart"  # our own recorder ended and began again
@@ -42,7 +43,6 @@ class Cause(StrEnum):
     CDN_SWITCH = "cdn-switch"
     RESET = "reset"  # the numbering of segments began anew
     DISCONTINUITY = "discontinuity"
-    SLOW = "slow"  # the server sent less than real time
     CODEC_CHANGE = "codec-change"  # from here on: a new file, and why
     END_TAG = "end-tag"
     LIMIT_SPLIT = "limit-split"

@@ -106,12 +106,12 @@ class Nursery:
 
 def main(link: socket.socket) -> None:
     """Fork on request and say who died, until the daemon closes its end."""
-    _prepare()
+    stops = _prepare()
+    signal.pthread_sigmask(signal.SIG_BLOCK, stops)  # the daemon says when it ends; recorders answer them themselves
     wake_in, wake_out = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(wake_out, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # the daemon says when it ends
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the daemon says when it ends
     selector = selectors.DefaultSelector()
     selector.register(link, selectors.EVENT_READ)
     selector.register(wake_in, selectors.EVENT_READ)
@@ -133,8 +133,11 @@ def main(link: socket.socket) -> None:
             _say(link, {"died": pid, "code": code})
 
 
-def _prepare() -> None:
-    """Load everything now, so that it is shared; the garbage collector leaves it alone, or pages would be copied."""
+def _prepare() -> tuple[signal.Signals, ...]:
+    """Load everything now, so that it is shared; the garbage collector leaves it alone, or pages would be copied.
+
+    Returns the signals that stop a recorder: held back from the beginning, so that none comes before it can answer.
+    """
     import gc
 
     from biliupd.record import fetch, flv_stream, hls_stream, recorder
@@ -143,6 +146,7 @@ def _prepare() -> None:
         assert module
     gc.collect()
     gc.freeze()
+    return recorder.STOPS
 
 
 def _bear(spec_path: str, descriptors: list[int], ours: list[int]) -> dict[str, int]:

@@ -1,41 +1,41 @@
 """One recorder process, seen from the daemon: start it, look whether it lives, signal it, read its log.
 
-Runs on the crew thread. A recorder is a child of the daemon that started it, and of nobody after a restart; both are
-watched the same way here.
+Runs on the crew thread. A recorder is never a child of the daemon: the nursery bears it, and whoever is the daemon then
+finds it by process number and start time.
 """
 
 import contextlib
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 from loguru import logger
 
-import biliupd
 from biliupd.errors import BiliupdError, TemporaryError
 from biliupd.record import broadcast as broadcasts
 from biliupd.record import spec as specs
 from biliupd.record.broadcast import Broadcast
+from biliupd.record.nursery import Nursery
 
 LONGEST_RELAY = 256 << 10  # bytes of log read in one turn
 
 
 class Process:
-    """A recorder that was started, or adopted when `child` is None."""
+    """A recorder that was started, or adopted when it is not known by whom: broadcast.json tells its `pid` then."""
 
-    def __init__(self, directory: Path, log_path: Path, child: "subprocess.Popen[bytes] | None" = None) -> None:
-        self.exit_code: int | None = None
+    def __init__(self, directory: Path, log_path: Path) -> None:
+        self.pid: int | None = None
+        self.exit_code: int | None = None  # once it has ended and somebody knows
+        self._started: int | None = None
+        self._nursery: Nursery | None = None
         self._directory = directory
         self._log_path = log_path
-        self._child = child
-        self._log_at = log_path.stat().st_size if child is None and log_path.exists() else 0
+        self._log_at = log_path.stat().st_size if log_path.exists() else 0
 
     @classmethod
-    def started(cls, spec_path: Path, directory: Path, log_path: Path) -> "Process":
-        """Start `python -m biliupd.record.recorder`. Raises `TemporaryError` when the system refuses.
+    def started(cls, nursery: Nursery, spec_path: Path, directory: Path, log_path: Path) -> "Process":
+        """Have a recorder started. Raises `TemporaryError` when the system refuses.
 
         It inherits the lock of its folder: however late it gets to its first line, and whatever becomes of us before,
         nobody takes it for dead.
@@ -46,56 +46,38 @@ class Process:
                 raise TemporaryError(f"a recorder is at work in {directory} already")
             log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             try:
-                size = os.fstat(log).st_size
-                child = subprocess.Popen(
-                    [sys.executable, "-m", "biliupd.record.recorder", str(spec_path), str(held)], pass_fds=[held],
-                    stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-                    cwd=Path(biliupd.__file__).parents[1])
+                process = cls(directory, log_path)
+                process.pid = nursery.bear(spec_path, held, log)
             finally:
                 os.close(log)
         except OSError as error:
-            raise TemporaryError(f"cannot start a recorder: {error.strerror}") from error
+            raise TemporaryError(f"cannot start a recorder: {error.strerror or error}") from error
         finally:
             if held is not None:
                 os.close(held)
-        process = cls(directory, log_path, child)
-        process._log_at = size
+        process._nursery, process._started = nursery, broadcasts.process_started(process.pid)
         return process
 
-    @property
-    def pid(self) -> int | None:
-        """None for an adopted one: broadcast.json tells."""
-        return self._child.pid if self._child else None
-
     def alive(self, broadcast: Broadcast) -> bool:
-        """Whether it runs still; reaps it when it was ours and has ended."""
-        if self._child is not None:
-            self.exit_code = self._child.poll()
-            return self.exit_code is None
-        state = broadcasts.process_state(broadcast)
-        if state in ("Z", "X") and broadcast.pid is not None:
-            with contextlib.suppress(ChildProcessError):  # a crew before us in this very process began it
-                if os.waitpid(broadcast.pid, os.WNOHANG)[0] == 0:
-                    return True  # a thread of it is still ending
-        elif state:
-            return True
-        return broadcasts.locked(self._directory)
+        """Whether it runs still."""
+        if self.pid is not None and self._nursery is not None:
+            if broadcasts.runs(self.pid, self._started):
+                return True
+            self.exit_code = self._nursery.exit_code(self.pid)
+            return False
+        return broadcasts.alive(broadcast) or broadcasts.locked(self._directory)
 
     def signal(self, broadcast: Broadcast, number: signal.Signals) -> bool:
         """Send a signal, but only to that very process; False while it is not known which one it is."""
-        if self._child is not None:
-            self._child.send_signal(number)
-        elif broadcast.pid is not None and broadcasts.alive(broadcast):
+        pid, started = self.pid, self._started
+        if pid is None:
+            pid, started = broadcast.pid, broadcast.pid_started
+            if pid is None or not broadcasts.alive(broadcast):
+                return False
+        if broadcasts.runs(pid, started):
             with contextlib.suppress(ProcessLookupError):
-                os.kill(broadcast.pid, number)
-        else:
-            return False
+                os.kill(pid, number)
         return True
-
-    def leave(self) -> None:
-        """Let it run on without us."""
-        if self._child is not None and self._child.returncode is None:
-            self._child.returncode = 0  # nobody waits for it: keeps subprocess from complaining, and from reaping
 
     def log_lines(self) -> list[str]:
         """Whole lines that its log has gained since the last call."""

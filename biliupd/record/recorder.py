@@ -20,6 +20,8 @@ from biliupd.record.spec import Exit
 
 log = logging.getLogger("recorder")
 
+STOPS = (signal.SIGTERM, signal.SIGINT)
+
 
 def main(argv: list[str]) -> int:
     """Run the recorder of the spec file named in `argv`; returns its exit code, 1 when it cannot even begin."""
@@ -45,8 +47,9 @@ def main(argv: list[str]) -> int:
     def stop(number: int, frame: FrameType | None) -> None:
         session.stop_asked = True
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in STOPS:
         signal.signal(number, stop)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)  # the nursery held them back until now
     exit = record(session)
     log.info("ended: %s", exit.reason)
     os.close(held)

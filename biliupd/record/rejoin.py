@@ -12,11 +12,13 @@ from biliupd.record.flv import AUDIO, SCRIPT, START, VIDEO, Role, Tag, look_at
 
 LONGEST_SEARCH_MS = 20_000
 LARGEST_SEARCH = 8 << 20
+LARGEST_WAIT = 32 << 20
 LEAST_MATCH = 3
 TELLING_BYTES = 32  # frames of silence are shorter, and all alike
 LONGEST_MATCH = 10
 SAME_CLOCK_MS = 60_000
 TOLERANCE_MS = 50  # the times of what is written may have been repaired
+NEXT_MS = 100  # after what is written: nothing is missing between
 
 
 class Seam(NamedTuple):
@@ -118,9 +120,14 @@ class Search:
     def give_up(self, tail: Sequence[Tag]) -> Seam:
         """All it has brought, to be joined with a gap."""
         tags, self._tags = self._tags, []
-        missing = None
-        if tail and self._media and not any(tag.type == START for tag in tags[1:]):
+        missing: int | None = None
+        if tail and self._media:
             first = min(tags[place].timestamp for place in self._media[:LEAST_MATCH])
             if 0 < first - tail[-1].timestamp <= SAME_CLOCK_MS:
                 missing = first - max(tag.timestamp for tag in tail)
-        return Seam(tags, 0, False, missing)
+        return Seam(tags, 0, missing is not None and missing <= NEXT_MS, missing)
+
+    @property
+    def full(self) -> bool:
+        """Whether it holds more than anybody should wait for, while an old connection still delivers."""
+        return self._size > LARGEST_WAIT

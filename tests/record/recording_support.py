@@ -125,7 +125,8 @@ class Recording:
     def start(self, url: str, protocol: str = "flv", preexec: Callable[[], None] | None = None,
               **settings: object) -> "subprocess.Popen[str]":
         spec = Spec(str(self.directory), **{  # type: ignore[arg-type]
-            "streams": (Stream(url, protocol, self.headers),), "reconnect_seconds": 1.5, "stall_seconds": 3.0, **settings})
+            "streams": (Stream(url, protocol, self.headers),),
+            "reconnect_seconds": 1.5, "stall_seconds": 3.0, **settings})
         path = self._room / "spec.json"
         specs.write(path, spec)
         log = (self._room / "recorder.log").open("a")

@@ -222,7 +222,7 @@ def test_a_new_crew_adopts_the_recorder_that_runs(daemon: Daemon, endless: Media
     daemon.until(lambda: daemon.ended)
     assert (daemon.ended[0].reason, daemon.ended[0].over) == ("stopped", True)
     assert complaints(daemon.folder / "P001.flv") == ""
-    assert state_of(pid) == ""
+    assert state_of(pid) in ("", "Z")  # whoever it was left to buries it
 
 
 def test_a_new_crew_adopts_a_recorder_that_has_not_come_to_its_first_line(

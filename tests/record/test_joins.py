@@ -1,8 +1,11 @@
 """How connections join, and what comes twice: the pure stages, and real recorders. Letters: vectors of the rules."""
 
 import random
+import socket
+import struct
 import time
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -11,12 +14,17 @@ from hypothesis import strategies as st
 from recording_support import MediaServer, Recording, complaints, tags_of
 from support import wait_until
 
+from biliupd.errors import TemporaryError
+from biliupd.record import broadcast as broadcasts
+from biliupd.record import flv_stream
 from biliupd.record import spec as specs
 from biliupd.record.duplicates import LOOPING, Duplicates
 from biliupd.record.flv import AUDIO, SCRIPT, VIDEO, Role, Tag, look_at, tag_bytes
+from biliupd.record.flv_connection import Dechunker
 from biliupd.record.ledger import LOSSES
 from biliupd.record.live_edge import LiveEdge
 from biliupd.record.rejoin import Search
+from biliupd.record.session import Ending, Session
 from biliupd.record.spec import Exit, Stream
 
 AVC = Tag(VIDEO, 0, b"\x17\0\0\0\0record A")
@@ -315,3 +323,108 @@ def test_z_a_server_that_drips_bytes_is_left(recording: Recording, server: Media
     recording.run(server.url + "/live.flv", progress_seconds=2.0)
     assert payloads((recording.directory / "P001.flv").read_bytes()) == payloads(clip)
     assert "no media for 2 s" in recording.log
+
+
+def test_what_is_missing_between_two_runs_is_told_by_the_clock_of_the_stream(
+        recording: Recording, server: MediaServer, media: Path) -> None:
+    clip = (media / "clip.flv").read_bytes()
+    server.answers["/live.flv"] = server.in_turn(
+        server.live(between(clip, 0, 6)), server.status(404), server.live(between(clip, 7, 99)), server.status(404))
+    recording.run(server.url + "/live.flv")
+    recording.run(server.url + "/live.flv", cause="restart")
+    gap, = [row for row in recording.broadcast.ledger if row["cause"] in LOSSES and row["seconds"]]
+    assert (gap["cause"], gap["file"]) == ("restart", "P002.flv")
+    assert gap["seconds"] == pytest.approx(1, abs=0.1)
+
+
+def test_a_slow_connection_that_falls_too_far_behind_is_left_with_a_gap_of_known_length(
+        recording: Recording, server: MediaServer, media: Path,
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limits are made small; half a minute of slowness is told by the session."""
+    clip = (media / "clip.flv").read_bytes()
+    server.answers["/slow.flv"] = server.live(between(clip, 0, 3), silent=True)
+    server.answers["/fast.flv"] = server.live(between(clip, 6, 99), silent=True)
+    ways = tuple(Stream(f"{server.url}/{name}.flv", "flv") for name in ("slow", "fast"))
+    broadcast = broadcasts.read(recording.directory)
+    assert broadcast is not None
+    session = Session(specs.Spec(str(recording.directory), ways, stall_seconds=20.0), broadcast)
+    slow = iter([True])
+    monkeypatch.setattr(session, "is_slow", lambda: session.media_at is not None and next(slow, False))
+    monkeypatch.setattr(flv_stream, "SWITCH_SECONDS", 1.5)
+    engine = flv_stream.FlvStream(session)
+    tick = session.tick
+
+    def until_all_is_there() -> None:
+        tick()
+        if session.part and session.part.seconds > 8.5:
+            raise Ending(Exit.STOPPED)
+
+    monkeypatch.setattr(session, "tick", until_all_is_there)
+    session.begin()
+    with pytest.raises(Ending):
+        engine.run()
+    engine.flush()
+    session.end(Exit.STOPPED)
+    rows = [(row["cause"], row["seconds"]) for row in recording.broadcast.ledger]
+    assert rows[0] == ("slow", 0)
+    assert rows[1][0] == "slow"
+    assert rows[1][1] == pytest.approx(3, abs=0.1)
+    assert payloads((recording.directory / "P001.flv").read_bytes()) == payloads(
+        between(clip, 0, 3) + between(clip, 6, 99)[13:])
+
+
+@pytest.mark.parametrize("coding", ["chunked", "counted", "open"])
+def test_every_way_to_send_a_body_is_read(recording: Recording, server: MediaServer, media: Path, coding: str) -> None:
+    clip = (media / "clip.flv").read_bytes()
+
+    def chunked(handler: BaseHTTPRequestHandler) -> None:
+        handler.protocol_version = "HTTP/1.1"
+        handler.send_response(200)
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.end_headers()
+        for at in range(0, len(clip), 1777):
+            piece = clip[at: at + 1777]
+            handler.wfile.write(b"%x;x=1\r\n%s\r\n" % (len(piece), piece))
+        handler.wfile.write(b"0\r\n\r\n")
+        server.released.wait(20)  # the connection stays open: the coding says that it is over
+
+    answers = {"chunked": chunked, "counted": server.body(clip), "open": server.live(clip)}
+    server.answers["/live.flv"] = server.in_turn(answers[coding], server.status(404))
+    assert recording.run(server.url + "/live.flv", stall_seconds=15.0) == Exit.NEEDS_URL
+    assert payloads((recording.directory / "P001.flv").read_bytes()) == payloads(clip)
+
+
+@given(st.lists(st.binary(min_size=1, max_size=300), max_size=8), st.lists(st.integers(0, 3000), max_size=8))
+@settings(max_examples=150, deadline=None)
+def test_chunks_cut_anywhere_give_the_same_body(chunks: list[bytes], cuts: list[int]) -> None:
+    coded = b"".join(b"%X\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n\r\n"
+    places = sorted({min(cut, len(coded)) for cut in cuts})
+    coding, found = Dechunker(), b""
+    for start, stop in zip([0, *places], [*places, len(coded)], strict=True):
+        found += coding.feed(coded[start:stop])
+    assert found == b"".join(chunks)
+    assert coding.ended
+
+
+@pytest.mark.parametrize("coded", [b"zz\r\n", b"-5\r\n", b"9" * 30 + b"\r\n", b"x" * 1000])
+def test_a_chunked_coding_that_makes_no_sense_is_an_error_of_the_server(coded: bytes) -> None:
+    with pytest.raises(TemporaryError):
+        Dechunker().feed(coded)
+
+
+def test_media_that_came_before_a_reset_are_kept(recording: Recording, server: MediaServer, media: Path) -> None:
+    clip = (media / "clip.flv").read_bytes()
+
+    def reset(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.end_headers()
+        handler.wfile.write(between(clip, 0, 6))
+        handler.wfile.flush()
+        handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        server.released.wait(0.4)
+        handler.connection.close()
+        handler.close_connection = True
+
+    server.answers["/live.flv"] = server.in_turn(reset, server.status(404))
+    recording.run(server.url + "/live.flv")
+    assert payloads((recording.directory / "P001.flv").read_bytes()) == payloads(between(clip, 0, 6))
