@@ -17,6 +17,7 @@ from biliupd.record.flv_meta import metadata
 from biliupd.record.flv_part import FlvPart, last_tags
 from biliupd.record.ledger import Cause
 from biliupd.record.live_edge import LiveEdge
+from biliupd.record.nal import Pictures
 from biliupd.record.rejoin import Seam, Search
 from biliupd.record.repair import Event, Gap, NewFile, Repair
 from biliupd.record.session import TICK_SECONDS, Ending, Session
@@ -39,6 +40,7 @@ class Feed:
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.parser = Parser()
+        self._pictures = Pictures()
         self.search: Search | None = Search()
         self.began = time.monotonic()
         self.media_at: float | None = None
@@ -61,6 +63,7 @@ class Feed:
         return self._shifted(self.parser.flush())
 
     def _shifted(self, tags: list[Tag]) -> list[Tag]:
+        tags = self._pictures.feed(tags)
         return [tag._replace(timestamp=tag.timestamp + self.shift) for tag in tags] if self.shift else tags
 
     def problem(self, progress_seconds: float) -> Lost | None:
