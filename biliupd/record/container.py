@@ -7,21 +7,27 @@ checksum in the title of a segment are Bilibili's.
 import re
 import zlib
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from biliupd.record.playlist import Segment
 
 TS_PACKET = 188
 FORM_PACKETS = 4000  # of a segment are looked through for its form
 FORM_BYTES = 4096  # of a stream in it
+HEAD_PACKETS = 24  # of a segment, in which its first picture begins
+TS_RATE = 90_000
+TS_WRAP = 1 << 33
 _FRAGMENT_BOXES = (b"styp", b"moof", b"sidx", b"emsg", b"prft", b"ftyp", b"free", b"uuid", b"mdat")
 _SIZE_AND_CRC = re.compile(r"([0-9a-fA-F]{1,8})\|([0-9a-fA-F]{1,8})(?:\|.*)?")
 _AVC_SPS = re.compile(rb"\x00\x00\x01[\x07\x27\x47\x67](.+?)\x00\x00[\x00\x01]", re.DOTALL)
 _HEVC_SPS = re.compile(rb"\x00\x00\x01\x42.(.+?)\x00\x00[\x00\x01]", re.DOTALL)
+_ANY_SPS = re.compile(rb"\x00\x00\x01(?:[\x07\x27\x47\x67]|\x42\x01).+?\x00\x00[\x00\x01]", re.DOTALL)
 _SPS = {0x1B: _AVC_SPS, 0x24: _HEVC_SPS}
 _ADTS = 0x0F
 
 Body = bytes | bytearray
 Form = tuple[tuple[int, bytes], ...]
+Glance = tuple[bytes, bytes]
 
 
 def sound(body: bytes | bytearray, segment: Segment) -> tuple[Body, str]:
@@ -62,13 +68,73 @@ def whole_init(body: bytes | bytearray) -> bool:
     return at == len(body) and b"moov" in kinds
 
 
+class Clock(NamedTuple):
+    """When a segment begins by the clock of its media: `ticks` of 1/`rate` seconds, of the stream or track `of`."""
+
+    of: int
+    ticks: int
+    rate: int
+
+    def since(self, earlier: "Clock") -> float | None:
+        """Seconds from an earlier one to this; None when they are clocks of different things."""
+        if (self.of, self.rate) != (earlier.of, earlier.rate):
+            return None
+        ticks = self.ticks - earlier.ticks
+        if self.rate == TS_RATE:  # 33 bits; in an fMP4 it is no harm
+            ticks = (ticks + TS_WRAP // 2) % TS_WRAP - TS_WRAP // 2
+        return ticks / self.rate
+
+
+def clock(body: Body, init: Body) -> Clock | None:
+    """Of the first picture of a segment (else of its first sound); `init`: its init section. None: it does not say."""
+    if body[:1] != b"\x47":
+        found = _track_time(body)
+        rate = _timescale(init, found[0]) if found else 0
+        return Clock(*found, rate) if found and rate else None
+    first = None
+    for at in range(0, min(len(body), HEAD_PACKETS * TS_PACKET), TS_PACKET):
+        if not body[at + 1] & 0x40 or not body[at + 3] & 0x10:
+            continue
+        pes = at + (5 + body[at + 4] if body[at + 3] & 0x20 else 4)
+        if pes + 19 > at + TS_PACKET or body[pes:pes + 3] != b"\0\0\1" or not body[pes + 7] & 0x80:
+            continue
+        stamp = pes + (14 if body[pes + 7] & 0x40 else 9)  # DTS, else PTS
+        ticks = ((body[stamp] >> 1 & 7) << 30 | body[stamp + 1] << 22 | body[stamp + 2] >> 1 << 15
+                 | body[stamp + 3] << 7 | body[stamp + 4] >> 1)
+        kind = body[pes + 3]
+        if kind & 0xF0 == 0xE0:
+            return Clock(kind, ticks, TS_RATE)
+        first = first or Clock(kind, ticks, TS_RATE)
+    return first
+
+
 def decode_time(body: Body) -> int | None:
-    """Of an fMP4 segment: when its first fragment begins (tfdt), in units of its track; None when it does not say."""
+    """Of an fMP4 segment: when its first fragment begins, in units of its track; None when it does not say."""
+    found = _track_time(body)
+    return found[1] if found else None
+
+
+def _track_time(body: Body) -> tuple[int, int] | None:
+    """Track and time (tfhd, tfdt) of the first fragment."""
     head = bytes(body[:4096])
-    at = head.find(b"tfdt")
-    if at < 0 or at + 16 > len(head):
+    track, at = head.find(b"tfhd"), head.find(b"tfdt")
+    if track < 0 or at < track or at + 16 > len(head):
         return None
-    return int.from_bytes(head[at + 8:at + (16 if head[at + 4] == 1 else 12)], "big")
+    return (int.from_bytes(head[track + 8:track + 12], "big"),
+            int.from_bytes(head[at + 8:at + (16 if head[at + 4] == 1 else 12)], "big"))
+
+
+def _timescale(init: Body, track: int) -> int:
+    """Units a second of a track (tkhd, mdhd); 0 when the init section does not say."""
+    for trak in bytes(init).split(b"trak")[1:]:
+        tkhd, mdhd = trak.find(b"tkhd"), trak.find(b"mdhd")
+        if tkhd < 0 or mdhd < 0:
+            continue
+        number = tkhd + (24 if trak[tkhd + 4:tkhd + 5] == b"\1" else 16)
+        scale = mdhd + (24 if trak[mdhd + 4:mdhd + 5] == b"\1" else 16)
+        if int.from_bytes(trak[number:number + 4], "big") == track:
+            return int.from_bytes(trak[scale:scale + 4], "big")
+    return 0
 
 
 def form(body: Body) -> Form:
@@ -101,6 +167,29 @@ def form(body: Body) -> Form:
             if len(found) == len(kinds):
                 break
     return tuple((kind, found.get(pid, b"")) for pid, kind in sorted(kinds.items()))
+
+
+def glance(body: Body) -> Glance:
+    """What tells cheaply that a form is still the same: the program map of an MPEG-TS segment and its first SPS.
+
+    Empty what is not there at once, or cut by packets.
+    """
+    if body[:1] != b"\x47":
+        return b"", b""
+    head = bytes(body[:HEAD_PACKETS * TS_PACKET])
+    programs = b""
+    for at in range(0, min(len(head), 8 * TS_PACKET), TS_PACKET):
+        if head[at + 1] & 0x40 and head[at + 4:at + 6] == b"\0\2":  # a section begins, and it is a program map
+            programs = head[at + 5:at + TS_PACKET]
+            break
+    match = _ANY_SPS.search(head)
+    whole = match is not None and match.start() // TS_PACKET == (match.end() - 1) // TS_PACKET
+    return programs, match[0] if match and whole else b""
+
+
+def alike(one: Glance, other: Glance) -> bool:
+    """Whether two glances show no difference."""
+    return all(not here or not there or here == there for here, there in zip(one, other, strict=True))
 
 
 def same_form(one: Form, other: Form) -> bool:

@@ -11,6 +11,7 @@ from queue import Empty
 from biliupd.record import container
 from biliupd.record.fetch import same_host
 from biliupd.record.following import Position
+from biliupd.record.hls_clock import Timeline
 from biliupd.record.hls_items import Item, Joined, Missing, Over, Piece, Reset, Restricted, Task, Trouble
 from biliupd.record.hls_items import Sound as SoundAt
 from biliupd.record.hls_sound import LAST_SECONDS, LATE_SECONDS, Sound, saved
@@ -48,15 +49,18 @@ class HlsStream:
         self._began_at = time.monotonic()
         self._trouble: Trouble | None = None  # since no media came
         self._trouble_at = 0.0
-        self._renewed = False  # the site had to be asked, since no media came
+        self._renewed_at: float | None = None  # the site was asked, since no media came
         self._pause = 0.0
         self._tried = 0  # addresses, since media came
         self._joint = True  # what comes may be known already
+        self._rejoins = False  # it is the first after a trouble
         self._hole = False  # timestamps of what comes do not go on from what was before
         self._missing_seconds = 0.0  # before what comes
         self._missing_at = 0.0
         self._held: list[Piece] = []  # older than what was recorded last, or not
         self._matched = False  # one of those that came since the joint is known
+        self._timeline = Timeline()
+        self._glance: container.Glance = (b"", b"")  # at the segment written last
 
     def run(self) -> None:
         """Record until `Ending` is raised."""
@@ -127,14 +131,14 @@ class HlsStream:
         session = self._session
         if self._trouble and (self._pause or session.addresses.current is None):
             now = time.monotonic()
-            since = session.media_at or self._began_at
+            since = max(session.media_at or self._began_at, self._renewed_at or 0.0)
             left = since + session.spec.reconnect_seconds - now
             if left <= 0:
                 log.warning("no media for %.0f s: %s", now - since, self._trouble.reason)
                 raise Ending(Exit.NEEDS_URL)
             session.wait(min(left, self._pause or LONGEST_PAUSE))
         if session.renewals != self._renewals:
-            self._renewals, self._tried, self._pause, self._renewed = session.renewals, 0, 0.0, True
+            self._renewals, self._tried, self._renewed_at = session.renewals, 0, time.monotonic()
         if session.addresses.current is not None:
             self._source = Source(session.spec, self._task(session.addresses.current))
             self._source.start()
@@ -166,8 +170,10 @@ class HlsStream:
         moved = session.addresses.failed(gone=trouble.gone) or session.addresses.left()
         if moved and self._tried < len(session.spec.streams):
             return
-        session.needs_address(trouble.reason)
         self._pause = min(LONGEST_PAUSE, self._pause * 2 or 1.0)
+        if self._renewed_at is not None:  # that did not help, so there is no hurry to ask again
+            session.wait(self._pause)
+        session.needs_address(trouble.reason)
 
     def _plan(self) -> None:
         """Begin a planned switch when there is a reason for one."""
@@ -266,20 +272,23 @@ class HlsStream:
         session, trouble = self._session, self._trouble
         self._joint = True
         self._hole = self._hole or not item.known
-        if session.media_at is None:
-            return  # the session tells what was missing between two runs
-        if trouble:
-            session.broadcast.figures.reconnects += 1
-            if not item.seconds:
-                session.note(Cause.SEAMLESS_JOIN)
-        self._miss(Cause.NEW_ADDRESS if self._renewed else trouble.cause if trouble else Cause.SKIPPED_SEGMENT,
-                   item.seconds)
+        if session.media_at is None and session.spec.cause != Cause.OFFLINE:
+            session.missing_before = 0.0
+        self._rejoins = trouble is not None and session.media_at is not None
+        asked = self._renewed_at is not None
+        self._miss(Cause.NEW_ADDRESS if asked else trouble.cause if trouble else Cause.SKIPPED_SEGMENT, item.seconds)
 
     def _miss(self, cause: Cause, seconds: float) -> None:
-        if seconds > 0:
-            self._session.note(cause, seconds)
-            self._hole, self._missing_at = True, time.monotonic()
-            self._missing_seconds += seconds
+        if seconds <= 0:
+            return
+        session = self._session
+        self._hole, self._missing_at = True, time.monotonic()
+        self._missing_seconds += seconds
+        if session.media_at is None and session.broadcast.last_media_at and cause not in (Cause.AD, Cause.GAP_TAG):
+            if session.missing_before is not None:  # one row for all that is missing between two runs
+                session.missing_before += seconds
+        else:
+            session.note(cause, seconds)
 
     def _piece(self, piece: Piece) -> None:
         """Write a segment, unless it is there already."""
@@ -290,6 +299,8 @@ class HlsStream:
             if piece.probe:
                 self._held.clear()
                 self._hole = False  # what follows goes on from it
+                if session.media_at is None and session.missing_before is not None:
+                    session.missing_before = 0.0
             self._save(piece.segment)
             self._matched = True
             self._delivered()
@@ -298,17 +309,33 @@ class HlsStream:
             self._held.append(piece)
             return
         self._held.clear()  # none of them was known: they are older
-        self._write(piece)
+        self._write(self._timed(piece))
         self._seen = [*self._seen, digest][-REMEMBERED:]
         self._save(piece.segment)
         self._joint = self._hole = self._matched = False
         self._missing_seconds = 0.0
         self._delivered()
 
+    def _timed(self, piece: Piece) -> Piece:
+        """See what the media's own clock says of the place before a segment."""
+        segment = piece.segment
+        step = self._timeline.add(segment, container.clock(piece.body, piece.init), time.monotonic(),
+                                  known=self._joint or self._hole or segment.discontinuity)
+        self._miss(Cause.SKIPPED_SEGMENT, step.missing_seconds)
+        if self._rejoins:
+            self._rejoins = False
+            self._session.broadcast.figures.reconnects += 1
+            if not self._missing_seconds:
+                self._session.note(Cause.SEAMLESS_JOIN)
+        return piece._replace(segment=segment._replace(discontinuity=True)) if step.is_set else piece
+
     def _write(self, piece: Piece) -> None:
         session, segment = self._session, piece.segment
         part = session.part if isinstance(session.part, SegmentPart) else None
-        fresh = part is None or self._joint or self._hole or segment.discontinuity or piece.label != part.label
+        glance = container.glance(piece.body)
+        fresh = (part is None or self._joint or self._hole or segment.discontinuity or piece.label != part.label
+                 or not container.alike(glance, self._glance))
+        self._glance = (glance[0] or self._glance[0], glance[1] or self._glance[1])
         form = container.form(piece.body) if fresh else ()
         cause = self._reason(part, piece, form) if part else ""
         if part is None or cause:
@@ -351,7 +378,7 @@ class HlsStream:
         session.addresses.delivered()
         if self._trouble:
             session.broadcast.needs_address = ""
-        self._trouble, self._renewed, self._tried, self._pause = None, False, 0, 0.0
+        self._trouble, self._renewed_at, self._tried, self._pause = None, None, 0, 0.0
 
 
 def _expires(stream: Stream) -> bool:

@@ -58,7 +58,8 @@ class Map(NamedTuple):
 class Segment(NamedTuple):
     """A media segment; `uri` is absolute when the playlist's address was given. `duration` in seconds.
 
-    `date`: seconds since 1970 by EXT-X-PROGRAM-DATE-TIME, None when nobody said. `ad`: an inserted one.
+    `date`: seconds since 1970 by EXT-X-PROGRAM-DATE-TIME, None when nobody said; `dated`: of this very segment, and
+    not of one before it. `ad`: an inserted one.
     """
 
     sequence: int
@@ -72,6 +73,7 @@ class Segment(NamedTuple):
     gap: bool = False
     date: float | None = None
     ad: bool = False
+    dated: bool = False
 
     @property
     def path(self) -> str:
@@ -248,7 +250,7 @@ class _Reader:
     def _fresh(self) -> None:
         self.duration: float | None = None
         self.title, self.range_text = "", ""
-        self.discontinuity = self.gap = False
+        self.discontinuity = self.gap = self.dated = False
 
     def read(self, lines: list[str]) -> MediaPlaylist:
         for line in lines:
@@ -277,6 +279,7 @@ class _Reader:
             self.sequence = _whole(value)
         elif name == "PROGRAM-DATE-TIME":
             self.date = _moment(value)
+            self.dated = True
         elif name == "DISCONTINUITY":
             self.discontinuity = True
         elif name == "GAP":
@@ -334,7 +337,8 @@ class _Reader:
             if number >= self.since:
                 ad = AD_NAME in line and path_of(uri, None).rsplit("/", 1)[-1].startswith(AD_NAME)
                 self.segments.append(Segment(number, uri, duration, self.title, self.discontinuity, self.map, byterange,
-                                             self._key() if self.keys else None, self.gap or unknown_place, date, ad))
+                                             self._key() if self.keys else None, self.gap or unknown_place, date, ad,
+                                             self.dated))
 
     def _range(self, text: str, uri: str, first: int | None = None) -> ByteRange | None:
         """`length[@start]`; without a start it follows the previous range of the same address. None: nobody knows."""
