@@ -138,7 +138,7 @@ class Crew:
             entry = self._open.get(streamer)
             if entry is None:
                 return
-            entry.offline = False
+            entry.offline, entry.live_at = False, time.time()
             if entry.process and entry.spec and title and entry.spec.title != title:
                 entry.write_spec(replace(entry.spec, title=title), now)
         self._ask(note)
@@ -459,6 +459,8 @@ class Crew:
         entry.salvage()  # finds something only when it could not be done before
         entry.read_again()
         broadcast = entry.broadcast
+        if reason != Exit.STOPPED.reason:
+            entry.note_end()
         broadcast.ended_at = broadcast.last_media_at or broadcast.started_at
         if broadcast.files or any(entry.directory.glob("P*")):
             broadcasts.write(entry.directory, broadcast)

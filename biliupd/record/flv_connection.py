@@ -47,6 +47,7 @@ class Connection:
         self.taken = 0  # bytes that the main thread has taken out
         self.waiting = 0  # bytes put in; each of the two numbers is written by one thread only
         self._inbox = inbox
+        self._broken: OSError | None = None
         self._stall_seconds = spec.stall_seconds
         self._url = stream.url
         self._client = Client(stream.url, stream.headers, spec.connect_timeout_seconds, spec.stall_seconds)
@@ -102,7 +103,7 @@ class Connection:
             link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, GATHERED)
             if not poll.poll(GATHER_SECONDS * 1000):
                 link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
-            received = _receive(link)
+            received = self._receive(link)
             if received is None:
                 if time.monotonic() - heard_at > self._stall_seconds:
                     return Lost(f"no byte for {self._stall_seconds:g} s", Cause.STALL)
@@ -114,6 +115,30 @@ class Connection:
                     "the connection broke off", Cause.CUT)
             heard_at, piece = time.monotonic(), received
         return Lost("abandoned", Cause.CUT)
+
+    def _receive(self, link: socket.socket) -> bytes | None:
+        """All that is there, up to LARGEST_READ; empty at the end of the stream, None when nothing is there now."""
+        pieces: list[bytes] = []
+        size = 0
+        while size < LARGEST_READ:
+            try:
+                if self._broken:
+                    raise self._broken
+                piece = link.recv(LARGEST_READ - size)
+            except (BlockingIOError, ssl.SSLWantReadError):
+                return b"".join(pieces) if pieces else None
+            except ssl.SSLZeroReturnError:
+                piece = b""
+            except OSError as error:
+                if not pieces:
+                    raise
+                self._broken = error  # what came before a reset is as good as any
+                break
+            if not piece:
+                break
+            pieces.append(piece)
+            size += len(piece)
+        return b"".join(pieces)
 
     def _put(self, piece: bytes) -> bool:
         """Hand it to the main thread; False when too much waits there."""
@@ -178,27 +203,3 @@ class Dechunker:
         if not 0 <= self._left <= LARGEST_CHUNK:
             raise TemporaryError("the server's chunked coding makes no sense")
         self.ended = self._left == 0
-
-
-def _receive(link: socket.socket) -> bytes | None:
-    """All that is there, up to LARGEST_READ; empty at the end of the stream, None when nothing is there now."""
-    pieces: list[bytes] = []
-    size = 0
-    while size < LARGEST_READ:
-        try:
-            piece = link.recv(LARGEST_READ - size)
-        except (BlockingIOError, ssl.SSLWantReadError):
-            break
-        except ssl.SSLZeroReturnError:
-            piece = b""
-        except OSError:
-            if not pieces:
-                raise
-            break  # what came before a reset is as good as any
-        if not piece:
-            if not pieces:
-                return b""
-            break
-        pieces.append(piece)
-        size += len(piece)
-    return b"".join(pieces) if pieces else None

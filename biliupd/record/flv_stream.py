@@ -26,7 +26,7 @@ from biliupd.record.spec import Exit
 log = logging.getLogger("recorder")
 
 MOST_GARBAGE = 1 << 20
-GOOD_CONNECTION_SECONDS = 5.0  # media for this long: the next reconnect is a new story
+GOOD_CONNECTION_SECONDS = 2.0  # media for this long: the next reconnect is a new story
 LONGEST_PAUSE = 8.0
 CLOCK_SLACK_SECONDS = 2.0
 SEARCH_SECONDS = 8.0  # media is on disk within 10 s of arriving, also while a seam is looked for
@@ -148,9 +148,9 @@ class FlvStream:
         if self._current:
             self._tags(self._current, self._current.rest())
             self._write(self._repair.feed(self._duplicates.flush()) + self._repair.flush())
-        elif self._next:
+        if self._next:
             self._tags(self._next, self._next.rest())
-            self._join(self._next, final=True)
+            self._leave(self._next)
             self._write(self._repair.feed(self._duplicates.flush()) + self._repair.flush())
 
     # connections
@@ -214,12 +214,18 @@ class FlvStream:
         elif now - feed.began > SWITCH_SECONDS or (feed.search and feed.search.full):
             if self._slow and feed.search and feed.search.has_media:
                 log.info("the old connection does not reach the new one: left with a gap")
-                self._current.connection.abandon()
-                self._current, self._lost_cause = None, Cause.SLOW
-                self._join(feed, final=True)
+                self._leave(feed)
             else:
                 log.info("the new connection does not reach the old one: trying again")
                 self._switch_later(feed)
+
+    def _leave(self, feed: Feed) -> None:
+        """Go on with what a new connection has brought, though the old one has not come so far."""
+        if self._current is not None:
+            self._current.connection.abandon()
+            self._current, self._lost_cause = None, Cause.SLOW if self._slow else Cause.SERVER_DROP
+            self._session.note(Cause.CDN_SWITCH)
+        self._join(feed, final=True)
 
     def _switch_later(self, feed: Feed) -> None:
         feed.connection.abandon()

@@ -16,6 +16,7 @@ from loguru import logger
 from biliupd.config import RecordConfig
 from biliupd.errors import BiliupdError
 from biliupd.record import broadcast as broadcasts
+from biliupd.record import ledger
 from biliupd.record import spec as specs
 from biliupd.record.broadcast import Broadcast
 from biliupd.record.disk import sync_directory
@@ -31,6 +32,7 @@ RECHECK_SECONDS = (0.0, 5.0, 10.0, 20.0, 40.0, 60.0)
 SWITCH_SECONDS = 45.0  # before an address ends another one is wanted, or a quarter of its life before
 LEAST_LIFE_SECONDS = 5.0
 STEP_SECONDS = 5.0  # a turn that came late says nothing about the recorder
+END_SECONDS = 60.0  # sites go on saying live for so long after the end
 WAITED = "waited"  # in `exit`: another streamer was given its place
 _CAUSES = {Exit.NEEDS_URL.reason: Cause.NEW_ADDRESS, Exit.NO_SPACE.reason: Cause.NO_SPACE, WAITED: Cause.WAITED}
 
@@ -49,6 +51,7 @@ class OpenBroadcast:
     vain_runs: int = 0  # so many in a row recorded nothing
     silent_since: float = 0.0
     offline: bool = False
+    live_at: float = 0.0  # wall clock: when the site last said that it is live
     was_offline: bool = False  # while no recorder ran
     stopping: str = ""
     stopping_since: float = 0.0
@@ -124,6 +127,20 @@ class OpenBroadcast:
         if self.was_offline:
             return Cause.OFFLINE
         return _CAUSES.get(self.broadcast.exit or "", Cause.RESTART)
+
+    def note_end(self) -> None:
+        """The site said for longer that it is live than media came: that much of the end is missing."""
+        broadcast, figures = self.broadcast, self.broadcast.figures
+        if not broadcast.last_media_at:
+            return
+        seconds = self.live_at - datetime.fromisoformat(broadcast.last_media_at).timestamp()
+        if seconds > END_SECONDS:
+            at = datetime.fromtimestamp(self.live_at, UTC).isoformat(timespec="milliseconds")
+            cause = _CAUSES.get(broadcast.exit or "", Cause.RESTART)
+            ledger.add(broadcast, {
+                "at": at, "cause": cause.value, "file": "", "media_seconds_at": figures.media_seconds,
+                "seconds": round(seconds, 3), "detail": "the site said live, and no media came any more"})
+            figures.live_seconds = round(figures.live_seconds + seconds, 3)
 
     def new_spec(self, record: RecordConfig, streams: tuple[Stream, ...]) -> Spec:
         """For the next recorder, with the settings of now."""

@@ -255,3 +255,20 @@ def test_a_small_disk_is_never_full_and_recording_goes_on_when_there_is_room(tmp
         ["unshare", "-m" if tried.returncode else "-Urm", sys.executable, str(script), str(tmp_path), str(media)],
         capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_site_that_says_live_for_long_after_the_last_media_makes_a_gap_at_the_end(
+        make: type[Daemon], server: MediaServer, media: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.answers["/live.flv"] = server.in_turn(server.live((media / "clip.flv").read_bytes()), server.status(404))
+    daemon = make(reconnect_seconds=1.0, delay=0.0)
+    daemon.crew.went_live(daemon.show(server))
+    daemon.until(lambda: daemon.ended)
+    last = datetime.fromisoformat(known(daemon).last_media_at or "").timestamp()
+    monkeypatch.setattr("biliupd.record.crew.time.time", lambda: last + 100)
+    daemon.crew.titled("someone", "")
+    daemon.turn()
+    daemon.crew.went_offline("someone")
+    daemon.until(lambda: daemon.ended[-1].over)
+    row = known(daemon).ledger[-1]
+    assert (row["cause"], row["seconds"], row["file"]) == ("new-address", pytest.approx(100, abs=0.01), "")
+    assert known(daemon).figures.lost_seconds == pytest.approx(100, abs=0.01)
