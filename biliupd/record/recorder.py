@@ -72,6 +72,10 @@ def engine(session: Session) -> Engine:
         from biliupd.record.hls_stream import HlsStream
 
         return HlsStream(session)
+    if session.spec.stream.protocol == "ffmpeg":
+        from biliupd.record.ffmpeg_stream import FfmpegStream
+
+        return FfmpegStream(session)
     from biliupd.record.flv_stream import FlvStream
 
     return FlvStream(session)
