@@ -187,7 +187,7 @@ class FlvStream:
             return
         if self._renewals != session.renewals:
             self._renewals, self._switch_wanted, self._switch_at = session.renewals, "a new address", 0.0
-        elif session.is_slow():
+        elif not self._switch_wanted and session.is_slow():
             session.note(Cause.SLOW, detail=f"{session.broadcast.figures.speed:.2f} of real time")
             self._slow = session.addresses.left()
             if self._slow:
