@@ -18,6 +18,7 @@ from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from biliupd.record.ffmpeg_relay import Relay
+from biliupd.record.ffmpeg_segments import WORK_FIRST, WORK_INDEX, WORK_INIT, WORK_PREFIX, work_name
 from biliupd.record.ledger import Cause
 from biliupd.record.parts import REMEMBERED
 from biliupd.record.playlist import MediaPlaylist, NotAPlaylist, Segment, parse
@@ -25,16 +26,14 @@ from biliupd.record.spec import Spec, Stream
 
 log = logging.getLogger("recorder")
 
-WORK_PREFIX = ".ffmpeg-"  # of the folder's name: the watcher ignores it, salvage knows it
-INDEX, INIT = "index.m3u8", "init.mp4"
 FORMS = ("fmp4", "ts")
 SUFFIXES = {"fmp4": ".m4s", "ts": ".ts"}
 MOST_LINES = 40  # of one run go to the log
 _SPLIT_SECONDS = 1  # at the first keyframe after this: a segment for each group of pictures, wherever one begins
 _SEGMENTS = ["-f", "hls", "-hls_time", str(_SPLIT_SECONDS), "-hls_list_size", str(REMEMBERED),
-             "-hls_flags", "temp_file+independent_segments", "-start_number", "1", "-strict", "-2"]
+             "-hls_flags", "temp_file+independent_segments", "-start_number", str(WORK_FIRST), "-strict", "-2"]
 _KINDS = {
-    "fmp4": ["-hls_segment_type", "fmp4", "-hls_fmp4_init_filename", INIT, "-hls_segment_options",
+    "fmp4": ["-hls_segment_type", "fmp4", "-hls_fmp4_init_filename", WORK_INIT, "-hls_segment_options",
              "movflags=+frag_discont:use_editlist=0:write_btrt=0:avoid_negative_ts=make_non_negative"],
     "ts": ["-hls_segment_type", "mpegts", "-hls_segment_options", "mpegts_copyts=1"],
 }
@@ -82,7 +81,7 @@ class Child:
         self._patience = spec.connect_timeout_seconds + spec.stall_seconds  # until it does
         self._folder = directory / f"{WORK_PREFIX}{os.getpid()}-{time.monotonic_ns()}"
         self._folder.mkdir()
-        self._next, self._seen = 1, 0
+        self._next, self._seen = WORK_FIRST, 0
         self._init = b""
         self._lines = 0
         self._last_line = ""
@@ -95,7 +94,7 @@ class Child:
         argv = [*_leash(), program, "-nostdin", "-hide_banner", "-loglevel", "warning", "-nostats",
                 "-progress", "pipe:1", "-stats_period", "1", "-copyts", *source, "-c", "copy", "-sn", "-dn",
                 "-max_muxing_queue_size", "4096", *_SEGMENTS, *_KINDS[self.form],
-                "-hls_segment_filename", f"%08d{SUFFIXES[self.form]}", INDEX]
+                "-hls_segment_filename", work_name(SUFFIXES[self.form]), WORK_INDEX]
         self._process = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL if self._relay else subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, cwd=self._folder, process_group=0)
@@ -177,17 +176,17 @@ class Child:
     def finished(self) -> Iterator[Finished]:
         """Segments that are whole and were not `taken` yet, in their order."""
         try:
-            seen = (self._folder / INDEX).stat().st_mtime_ns
+            seen = (self._folder / WORK_INDEX).stat().st_mtime_ns
             if seen == self._seen:
                 return
-            playlist = parse((self._folder / INDEX).read_text(errors="replace"), since=self._next)
+            playlist = parse((self._folder / WORK_INDEX).read_text(errors="replace"), since=self._next)
         except (FileNotFoundError, NotAPlaylist):
             return
         if not isinstance(playlist, MediaPlaylist):
             return
         for segment in playlist.segments:
             if segment.map and not self._init:
-                self._init = (self._folder / INIT).read_bytes()
+                self._init = (self._folder / WORK_INIT).read_bytes()
             path = self._folder / segment.uri
             if body := path.read_bytes():
                 self._sign()

@@ -8,16 +8,16 @@ of any other recording.
 import errno
 import logging
 import os
-import re
 import time
 from datetime import datetime
 
 from biliupd.record import container
 from biliupd.record.container import Clock
 from biliupd.record.ffmpeg_child import FORMS, Child, Finished, find
+from biliupd.record.ffmpeg_segments import mark_of, same_init
 from biliupd.record.hls_clock import Timeline
 from biliupd.record.ledger import Cause
-from biliupd.record.parts import DIGESTED, REMEMBERED, SegmentPart, digest_of
+from biliupd.record.parts import REMEMBERED, SegmentPart
 from biliupd.record.session import TICK_SECONDS, Ending, Session
 from biliupd.record.spec import Exit
 
@@ -28,7 +28,6 @@ GOOD_SECONDS = 5.0  # media for this long: the next reconnect is a new story
 TAIL_SECONDS = 2.0  # so long ffmpeg may take to end its last segment
 SAME_SECONDS = 0.5  # clocks that differ by less agree
 BURST_SECONDS = 10.0  # so much media a server may send in advance
-_BIT_RATES = re.compile(rb"(\x04\x80\x80\x80[\x0d-\x7f][\x00-\xff][\x11\x15])[\x00-\xff]{11}")
 
 
 class FfmpegStream:
@@ -250,17 +249,6 @@ class FfmpegStream:
         too_big = 0 < spec.split_size < part.bytes + len(finished.body)
         too_long = 0 < spec.split_seconds < part.seconds + finished.segment.duration
         return Cause.LIMIT_SPLIT if too_big or too_long else ""
-
-
-def mark_of(body: bytes) -> str:
-    """What tells the beginning of a segment's media from others, whatever times its container gives them."""
-    at = body.find(b"mdat")
-    return digest_of(body[at + 4:at + 4 + DIGESTED] if at >= 0 else body)
-
-
-def same_init(one: bytes, other: bytes) -> bool:
-    """Whether a decoder needs to know the same for both; measured bit rates are nothing to it."""
-    return one == other or _BIT_RATES.sub(rb"\1", one) == _BIT_RATES.sub(rb"\1", other)
 
 
 def _clock(saved: object) -> Clock | None:

@@ -5,20 +5,33 @@ Run by the crew when no recorder is at work in the folder. Safe to repeat: a sec
 
 import contextlib
 import re
+import shutil
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from biliupd.errors import PermanentError, TemporaryError
 from biliupd.record import broadcast as broadcasts
-from biliupd.record import ledger
+from biliupd.record import container, ledger
 from biliupd.record.disk import replace_file, sync_directory
+from biliupd.record.ffmpeg_segments import WORK_FIRST, WORK_INDEX, WORK_INIT, WORK_PREFIX, mark_of, same_init
 from biliupd.record.flv_salvage import salvage_flv
 from biliupd.record.ledger import Cause
-from biliupd.record.parts import INDEX, REMEMBERED, SEGMENT_SUFFIXES, digest_of
-from biliupd.record.playlist import Entry, MediaPlaylist, NotAPlaylist, parse, write
+from biliupd.record.parts import (
+    INDEX,
+    REMEMBERED,
+    SOUND_LIST,
+    VIDEO_LIST,
+    digest_of,
+    next_number,
+)
+from biliupd.record.playlist import Entry, MediaPlaylist, NotAPlaylist, parse, write, write_master
 
 _FLV_PART = re.compile(r"P\d{3,}\.flv\.part")
 _FOLDER = re.compile(r"P\d{3,}")
+_SEGMENT = re.compile(r"(sound)?\d+\.(?:ts|m4s|aac)")
+_USUAL_SECONDS = 2.0  # of a segment, when no other one says
+_TORN_ZEROS = 512  # so many at the end of a file were never written to the disk
 
 
 def salvage(directory: Path, fragment_seconds: float = 0.0) -> list[str]:
@@ -32,6 +45,8 @@ def salvage(directory: Path, fragment_seconds: float = 0.0) -> list[str]:
         broadcast = None
         with contextlib.suppress(PermanentError):
             broadcast = broadcasts.read(directory)
+        for path in sorted(directory.glob(f"{WORK_PREFIX}*")):
+            _adopt(path, directory, broadcast)
         for path in sorted(directory.iterdir()):
             written_at = path.stat().st_mtime
             if _FLV_PART.fullmatch(path.name):
@@ -87,10 +102,20 @@ def _remember(broadcast: broadcasts.Broadcast, folder: Path) -> None:
     """The last segments may be newer than broadcast.json: the next recorder must know that it has them."""
     if not folder.is_dir():
         return
-    names = sorted(path for path in folder.iterdir() if path.suffix in SEGMENT_SUFFIXES)[-REMEMBERED:]
     position = broadcast.position or {}
-    recent = [str(digest) for digest in position.get("recent", [])] + [digest_of(path.read_bytes()) for path in names]
+    by_media = "clock" in position  # what ffmpeg wrote is known by its media, the rest by its bytes
+    marks = [mark_of] if by_media else [digest_of] if position else [digest_of, mark_of]
+    recent = [str(mark) for mark in position.get("recent", [])]
+    body, name = b"", ""
+    for name in _segments(folder, "")[-REMEMBERED // len(marks):]:
+        body = (folder / name).read_bytes()
+        recent += [mark(body) for mark in marks]
     broadcast.position = {**position, "recent": list(dict.fromkeys(recent))[-REMEMBERED:]}
+    if by_media:
+        init = folder / "init.mp4"
+        clock = container.clock(body, init.read_bytes() if init.exists() else b"") if body else None
+        seconds = _listed(folder, INDEX).get(name, Entry(name, 0.0)).duration
+        broadcast.position["clock"] = clock and clock._replace(ticks=clock.ticks + round(seconds * clock.rate))
 
 
 def _has_ended(index: Path) -> bool:
@@ -100,28 +125,139 @@ def _has_ended(index: Path) -> bool:
         return False
 
 
+def _listed(folder: Path, name: str) -> dict[str, Entry]:
+    """The segments of a playlist; none when it is not there, is broken, or names other playlists."""
+    with contextlib.suppress(FileNotFoundError, NotAPlaylist):
+        playlist = parse((folder / name).read_text(errors="replace"))
+        if isinstance(playlist, MediaPlaylist):
+            return {s.uri: Entry(s.uri, s.duration, s.discontinuity) for s in playlist.segments}
+    return {}
+
+
+def _segments(folder: Path, prefix: str) -> list[str]:
+    """Names of the segments of pictures (no prefix) or of sound, in their order."""
+    found = (_SEGMENT.fullmatch(path.name) for path in folder.iterdir())
+    names = [match[0] for match in found if match and (match[1] or "") == prefix]
+    return sorted(names, key=lambda name: (len(name), name))
+
+
 def _salvage_folder(folder: Path) -> tuple[str, float, int]:
-    """Remove half-written files, bring the playlist in line with the segments that are there, and end it."""
+    """Remove half-written files, bring the playlists in line with the segments that are there, and end them."""
     for stray in folder.glob("*.part"):
         stray.unlink()
-    listed: dict[str, Entry] = {}
-    with contextlib.suppress(FileNotFoundError, NotAPlaylist):
-        playlist = parse((folder / INDEX).read_text(errors="replace"))
-        if isinstance(playlist, MediaPlaylist):
-            listed = {s.uri: Entry(s.uri, s.duration, s.discontinuity) for s in playlist.segments}
-    usual = sum(entry.duration for entry in listed.values()) / len(listed) if listed else 2.0
-    present = sorted(path.name for path in folder.iterdir() if path.suffix in SEGMENT_SUFFIXES and path.stat().st_size)
-    entries = [listed.get(name, Entry(name, usual)) for name in present]
-    init = "init.mp4" if (folder / "init.mp4").exists() else ""
+    listed = {**_listed(folder, INDEX), **_listed(folder, VIDEO_LIST)}
+    entries = _whole_ones(folder, "", listed)
+    sounds = _whole_ones(folder, "sound", _listed(folder, SOUND_LIST))
     if not entries:
-        for name in (INDEX, "init.mp4"):
+        for name in (INDEX, VIDEO_LIST, SOUND_LIST, "init.mp4", "sound-init.mp4", *(entry.name for entry in sounds)):
             (folder / name).unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # something that is not ours is in it
             folder.rmdir()
         return "held no media, removed", 0.0, 0
-    replace_file(folder / INDEX, write(entries, init=init, ended=True).encode())
-    size = sum((folder / name).stat().st_size for name in [*present, *([init] if init else [])])
-    added = len([name for name in present if name not in listed])
-    gone = len([name for name in listed if name not in present])
+    init, sound_init = (name if (folder / name).exists() else "" for name in ("init.mp4", "sound-init.mp4"))
+    if sounds:
+        replace_file(folder / VIDEO_LIST, write(entries, init=init, ended=True).encode())
+        replace_file(folder / SOUND_LIST, write(sounds, init=sound_init, ended=True).encode())
+        replace_file(folder / INDEX, write_master(VIDEO_LIST, SOUND_LIST, ended=True).encode())
+    else:
+        replace_file(folder / INDEX, write(entries, init=init, ended=True).encode())
+    names = [entry.name for entry in (*entries, *sounds)]
+    size = sum((folder / name).stat().st_size for name in (*names, init, sound_init if sounds else "") if name)
+    present = {entry.name for entry in entries}
+    added, gone = len(present - set(listed)), len(set(listed) - present)
     return (f"ended with {len(entries)} segments ({added} were not listed yet, {gone} listed are not there)",
             sum(entry.duration for entry in entries), size)
+
+
+def _whole_ones(folder: Path, prefix: str, listed: dict[str, Entry]) -> list[Entry]:
+    """The segments that are there. One that was not listed may be torn: what cannot be used of it is removed."""
+    known = [entry.duration for entry in listed.values()]
+    usual = sum(known) / len(known) if known else _USUAL_SECONDS
+    entries = []
+    for name in _segments(folder, prefix):
+        path = folder / name
+        size = path.stat().st_size
+        if name in listed and size:
+            entries.append(listed[name])
+            continue
+        body = usable(path.read_bytes(), path.suffix)
+        if not body:
+            path.unlink()
+            continue
+        if len(body) < size:
+            replace_file(path, body)
+        entries.append(Entry(name, usual * len(body) / size))
+    return entries
+
+
+def usable(body: bytes, suffix: str) -> bytes:
+    """What of a segment can be used, after a power cut: whole packets of MPEG-TS, whole fragments of fMP4."""
+    written = body.rstrip(b"\0")
+    if len(body) - len(written) < _TORN_ZEROS and written:
+        written = body
+    if suffix == ".ts":
+        size = container.TS_PACKET
+        count = next((n for n in range(len(written) // size) if written[n * size] != 0x47), len(written) // size)
+        return written[:count * size]
+    if suffix != ".m4s":
+        return written
+    at = end = 0
+    while at + 8 <= len(written):
+        length, kind = int.from_bytes(written[at:at + 4], "big"), written[at + 4:at + 8]
+        if length == 1:
+            length = int.from_bytes(written[at + 8:at + 16], "big")
+        if length < 8 or at + length > len(written):
+            break
+        at += length
+        end = at if kind == b"mdat" else end
+    return written[:end]
+
+
+def _adopt(work: Path, directory: Path, broadcast: broadcasts.Broadcast | None) -> None:
+    """Put segments that ffmpeg has ended, and the recorder has not taken, behind those of the open part."""
+    listed = _listed(work, WORK_INDEX)
+    init = (work / WORK_INIT).read_bytes() if (work / WORK_INIT).exists() else b""
+    names = [name for name in _segments(work, "") if usable((work / name).read_bytes(), Path(name).suffix)]
+    part: Path | None = None
+    if names:
+        part = _open_part(directory, init, Path(names[0]).suffix)
+        if part is None:
+            known = [str(item.get("name")) for item in broadcast.files] if broadcast else []
+            part = directory / f"P{next_number(directory, known):03}"
+            part.mkdir()
+        if init and not (part / "init.mp4").exists():
+            replace_file(part / "init.mp4", init)
+        _move(work, names, listed, part, init)
+    shutil.rmtree(work)
+
+
+def _open_part(directory: Path, init: bytes, suffix: str) -> Path | None:
+    """The folder of the last part, when it was not ended and holds media of the same form."""
+    folders = [path for path in directory.iterdir() if _FOLDER.fullmatch(path.name) and path.is_dir()]
+    last = max(folders, key=lambda path: int(path.name[1:]), default=None)
+    if last is None or _has_ended(last / INDEX):
+        return None
+    there = (last / "init.mp4").read_bytes() if (last / "init.mp4").exists() else b""
+    suffixes = {Path(name).suffix for name in _segments(last, "")}
+    return last if suffixes <= {suffix} and (not suffixes or same_init(there, init)) else None
+
+
+def _move(work: Path, names: Sequence[str], listed: Mapping[str, Entry], part: Path, init: bytes) -> None:
+    """Each gets the next number; one that the recorder had copied already is left out."""
+    entries = _listed(part, INDEX)
+    present = _segments(part, "")
+    known = {digest_of((part / name).read_bytes()) for name in present[-len(names) - 1:]}
+    number = int(Path(present[-1]).stem) if present else 0
+    for name in names:
+        body = (work / name).read_bytes()
+        if name not in listed:
+            body = usable(body, Path(name).suffix)
+        if digest_of(body) in known:
+            continue
+        number += 1
+        target = f"{number:06}{Path(name).suffix}"
+        replace_file(part / target, body)
+        if name in listed:
+            begins = int(Path(name).stem) == WORK_FIRST and number > 1  # of a run of ffmpeg that has nothing there yet
+            entries[target] = Entry(target, listed[name].duration, begins)
+    replace_file(part / INDEX, write(entries.values(), init="init.mp4" if init else "").encode())
