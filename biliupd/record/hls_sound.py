@@ -90,7 +90,7 @@ class Sound:
                 return
             part.add_sound(piece.body, piece.segment.duration, piece.suffix, piece.init)
             self._held.popleft()
-            self._source.written(len(piece.body))
+            self._source.written(piece.body)
             self.position = Position.after(piece.segment)
 
     def reason(self, *, hole: bool, discontinuity: bool) -> str:

@@ -69,6 +69,7 @@ class Source:
         self._state = Condition()  # guards all below
         self._slots: deque[_Slot] = deque()
         self._bytes = 0
+        self._spare: list[bytearray] = []
         self._threads = 0
         self._leader = False  # a thread waits until the next reload is due
         self._reloading = False
@@ -85,11 +86,13 @@ class Source:
         with self._state:
             self._state.notify_all()
 
-    def written(self, size: int) -> None:
-        """So many bytes of `inbox` take no memory any more."""
+    def written(self, body: container.Body) -> None:
+        """A body out of `inbox` is not needed any more: its memory may hold the next one."""
         with self._state:
             full = self._bytes > MOST_BYTES
-            self._bytes -= size
+            self._bytes -= len(body)
+            if isinstance(body, bytearray):
+                self._spare[:] = [body]
             if full:
                 self._state.notify()
 
@@ -111,7 +114,8 @@ class Source:
 
     def _run(self) -> None:
         stream, spec = self.task.stream, self._spec
-        wire = Wire(stream.url, stream.headers, spec.connect_timeout_seconds, min(READ_SECONDS, spec.stall_seconds))
+        wire = Wire(stream.url, stream.headers, spec.connect_timeout_seconds, min(READ_SECONDS, spec.stall_seconds),
+                    self._spare)
         try:
             while job := self._job():
                 job(wire)
@@ -212,11 +216,12 @@ class Source:
             pause = min(target, playlist.window_seconds / 2)
         else:
             pause = target / 2
-        self._reload_at = began + max(SHORTEST_RELOAD, pause)
+        shortest = min(SHORTEST_RELOAD, target)
+        self._reload_at = began + max(shortest, pause)
         if playlist.ended and step.kind != "stale":
             if self._ended and not self._slots:
                 raise End(Over())
-            self._reload_at = now + (SHORTEST_RELOAD if self._ended else SECOND_LOOK)
+            self._reload_at = now + (shortest if self._ended else min(SECOND_LOOK, shortest))
         self._ended = playlist.ended and step.kind != "stale"
         silent = now - self._new_at
         if silent > max(self._spec.stall_seconds, 3 * target) and not self._slots and not self._ended:

@@ -199,12 +199,12 @@ class HlsStream:
         self._other.start()
 
     def _compare(self, other: Source) -> None:
-        """Leave the present source when the other one delivers; give the other one up when it does not."""
+        """Leave the present source when the other one delivers what is new; give the other one up when it does not."""
         other.look()
         session, source = self._session, self._source
         assert source is not None
-        kinds = Piece | Over | Restricted | Trouble
-        first = next((item for item in list(other.inbox.queue) if isinstance(item, kinds)), None)
+        first = next((item for item in list(other.inbox.queue) if isinstance(item, Over | Restricted | Trouble) or (
+            isinstance(item, Piece) and not item.probe and digest_of(item.body) not in self._seen)), None)
         failed = isinstance(first, Over | Restricted | Trouble)
         if failed or (not isinstance(first, Piece) and time.monotonic() - self._other_since > SWITCH_SECONDS):
             other.abandon()
@@ -233,7 +233,7 @@ class HlsStream:
         if isinstance(item, Piece):
             self._piece(item)
             if self._source:
-                self._source.written(len(item.body))
+                self._source.written(item.body)
         elif isinstance(item, Missing):
             self._miss(item.cause, item.seconds)
             if item.segment:

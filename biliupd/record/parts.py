@@ -13,13 +13,14 @@ from typing import Protocol
 
 from biliupd.record.container import Form
 from biliupd.record.disk import replace_file, sync_directory
-from biliupd.record.playlist import Entry, write, write_master
+from biliupd.record.playlist import Entry, head, line, write_master
 
 INDEX = "index.m3u8"
 VIDEO_LIST, SOUND_LIST = "video.m3u", "sound.m3u"  # no .m3u8: they are no videos of their own
 SEGMENT_SUFFIXES = (".ts", ".m4s", ".aac")
+JOINED_LINES = 200
 REMEMBERED = 64  # digests of the last segments, against recording one twice
-DIGESTED = 16 << 10  # bytes at either end of a segment
+DIGESTED = 4 << 10  # bytes at either end of a segment
 _NUMBERED = re.compile(r"P(\d{3,})(?:\D|$)")
 
 Buffer = bytes | bytearray
@@ -95,7 +96,7 @@ class SegmentPart:
 
         `discontinuity`: its timestamps do not go on from those of the one before it.
         """
-        first = not self._video.entries
+        first = not self._video.count
         self._video.add(body, duration, suffix, discontinuity=discontinuity)
         if first:  # so that nobody takes it for a video of its own
             self._write_index(ended=False)
@@ -133,7 +134,7 @@ class SegmentPart:
         """Write the end into the playlist; False when there was no segment, then nothing is left of the folder."""
         for stray in self._folder.glob("*.part"):
             stray.unlink()
-        if self._video.entries:
+        if self._video.count:
             self._sync_segments()
             self._write_index(ended=True)
             return True
@@ -148,17 +149,23 @@ class _Track:
     """Segments of one kind in a part's folder. New files are put into `waiting`."""
 
     def __init__(self, folder: Path, prefix: str, init_name: str, init: Buffer, waiting: list[Path]) -> None:
-        self.entries: list[Entry] = []
+        self.count = 0
+        self._target = 0.0
+        self._lines: list[str] = []  # a text each, not a value: there may be tens of thousands
         self.seconds, self.bytes, self.suffix, self.init = 0.0, 0, "", init
         self._folder, self._prefix, self._init_name, self._waiting = folder, prefix, init_name, waiting
 
     def add(self, body: Buffer, duration: float, suffix: str, *, discontinuity: bool = False) -> None:
-        if self.init and not self.entries:
+        if self.init and not self.count:
             self.bytes += self._put(self._init_name, self.init)
         self.suffix = suffix
-        name = f"{self._prefix}{len(self.entries) + 1:06}{suffix}"
+        name = f"{self._prefix}{self.count + 1:06}{suffix}"
         self.bytes += self._put(name, body)
-        self.entries.append(Entry(name, duration, discontinuity and bool(self.entries)))
+        self._lines.append(line(Entry(name, duration, discontinuity and self.count > 0)))
+        if len(self._lines) > JOINED_LINES:
+            self._lines = ["".join(self._lines)]
+        self.count += 1
+        self._target = max(self._target, duration)
         self.seconds += duration
 
     def _put(self, name: str, body: Buffer) -> int:
@@ -176,4 +183,5 @@ class _Track:
         return len(body)
 
     def text(self, *, ended: bool) -> str:
-        return write(self.entries, init=self._init_name if self.init else "", ended=ended)
+        begin = head(self._target, init=self._init_name if self.init else "")
+        return "".join([begin, *self._lines, "#EXT-X-ENDLIST\n" if ended else ""])

@@ -362,18 +362,21 @@ class Entry(NamedTuple):
 def write(entries: Iterable[Entry], *, init: str = "", ended: bool = False) -> str:
     """Our index.m3u8: names relative to its folder; `init` is the init section's name, for fMP4."""
     entries = list(entries)
-    target = max((int(entry.duration + 0.5) for entry in entries), default=1)
-    lines = ["#EXTM3U", f"#EXT-X-VERSION:{6 if init else 3}", f"#EXT-X-TARGETDURATION:{max(1, target)}",
-             "#EXT-X-MEDIA-SEQUENCE:0"]
-    if init:
-        lines.append(f'#EXT-X-MAP:URI="{init}"')
-    for entry in entries:
-        if entry.discontinuity:
-            lines.append("#EXT-X-DISCONTINUITY")
-        lines += [f"#EXTINF:{entry.duration:.6f},", entry.name]
-    if ended:
-        lines.append("#EXT-X-ENDLIST")
-    return "\n".join(lines) + "\n"
+    begin = head(max((entry.duration for entry in entries), default=1.0), init=init)
+    return "".join([begin, *map(line, entries), "#EXT-X-ENDLIST\n" if ended else ""])
+
+
+def head(longest_seconds: float, *, init: str = "") -> str:
+    """What stands before the segments in our index.m3u8."""
+    begin = (f"#EXTM3U\n#EXT-X-VERSION:{6 if init else 3}\n#EXT-X-TARGETDURATION:{max(1, int(longest_seconds + 0.5))}\n"
+             "#EXT-X-MEDIA-SEQUENCE:0\n")
+    return begin + (f'#EXT-X-MAP:URI="{init}"\n' if init else "")
+
+
+def line(entry: Entry) -> str:
+    """One segment in it."""
+    mark = "#EXT-X-DISCONTINUITY\n" if entry.discontinuity else ""
+    return f"{mark}#EXTINF:{entry.duration:.6f},\n{entry.name}\n"
 
 
 def write_master(video: str, sound: str, *, ended: bool = False) -> str:

@@ -20,7 +20,8 @@ from biliupd.record.playlist import ByteRange
 
 MOST_CONNECTIONS = 4
 LARGEST_HEAD = 64 << 10
-GATHERED = 64 << 10  # bytes that a wake-up should bring, where the kernel can be told so
+LEAST_REUSED = 64 << 10  # a buffer of fewer bytes is made anew
+GATHERED = 128 << 10  # bytes that a wake-up should bring, where the kernel can be told so
 _PRIVATE = ("cookie", "authorization")
 _AS_IT_IS = "%/:=&?~#+!$,;'@()*[]|"  # what a request line may hold without being encoded
 
@@ -31,10 +32,13 @@ class Broken(TemporaryError):
 
 class Wire:
     """Connections of one thread. `headers` are meant for `home`, the address of the stream: what is private in them
-    goes nowhere else. `read_seconds` is the longest silence.
+    goes nowhere else. `read_seconds` is the longest silence. `spare` may hold buffers that nobody needs any more, for
+    large bodies: a new one costs as much time as filling it.
     """
 
-    def __init__(self, home: str, headers: Mapping[str, str], connect_seconds: float, read_seconds: float) -> None:
+    def __init__(self, home: str, headers: Mapping[str, str], connect_seconds: float, read_seconds: float,
+                 spare: list[bytearray] | None = None) -> None:
+        self._spare = [] if spare is None else spare
         self._home = home
         self._headers = _lines({"User-Agent": "Mozilla/5.0", "Accept": "*/*", **headers})
         self._public = _lines({"User-Agent": "Mozilla/5.0", "Accept": "*/*", **{
@@ -105,7 +109,7 @@ class Wire:
         if key not in self._kept:
             while len(self._kept) >= MOST_CONNECTIONS:
                 self._drop(next(iter(self._kept)))
-            self._kept[key] = _Connection(*key, self._connect_seconds, self._read_seconds)
+            self._kept[key] = _Connection(*key, self._connect_seconds, self._read_seconds, self._spare)
         return self._kept[key]
 
     def _drop(self, key: tuple[str, str]) -> None:
@@ -132,7 +136,9 @@ class _Head(NamedTuple):
 class _Connection:
     """One connection; `_rest` has come already and is not taken yet."""
 
-    def __init__(self, scheme: str, netloc: str, connect_seconds: float, read_seconds: float) -> None:
+    def __init__(self, scheme: str, netloc: str, connect_seconds: float, read_seconds: float,
+                 spare: list[bytearray]) -> None:
+        self._spare = spare
         parts = urlsplit(f"//{netloc}")
         if scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("no address of a web server")
@@ -212,7 +218,7 @@ class _Connection:
         return body
 
     def _exactly(self, length: int, deadline: float) -> bytearray:
-        body = bytearray(length)
+        body = self._room(length)
         view, at = memoryview(body), min(length, len(self._rest))
         view[:at] = self._rest[:at]
         self._rest = self._rest[at:]
@@ -229,6 +235,22 @@ class _Connection:
         finally:
             if gathers:
                 self._gather(1)
+        return body
+
+    def _room(self, length: int) -> bytearray:
+        """A buffer of that length, with anything in it."""
+        if length < LEAST_REUSED:
+            return bytearray(length)
+        try:
+            body = self._spare.pop()
+        except IndexError:
+            return bytearray(length)
+        if not length // 2 < len(body) < 2 * length:
+            return bytearray(length)
+        if len(body) < length:
+            body += bytes(length - len(body))
+        else:
+            del body[length:]
         return body
 
     def _gather(self, size: int) -> None:

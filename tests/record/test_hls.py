@@ -42,7 +42,7 @@ class Channel:
         return f"{self.prefix}/{self.segments[n].uri}"
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
-        lines = ["#EXTM3U", "#EXT-X-TARGETDURATION:1", f"#EXT-X-MEDIA-SEQUENCE:{self.numbering + self.first}"]
+        lines = ["#EXTM3U", "#EXT-X-TARGETDURATION:0.3", f"#EXT-X-MEDIA-SEQUENCE:{self.numbering + self.first}"]
         lines += [f'#EXT-X-MAP:URI="{self.map}"'] if self.map else []
         for n in range(self.first, self.last):
             lines += [*([self.extra[n]] if n in self.extra else []),

@@ -1,5 +1,6 @@
 """What is missing without a word of the playlist: by the clocks of segments, and what they were made of."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -69,7 +70,7 @@ def test_real_segments_say_when_they_begin(media: Path, kind: str) -> None:
     init = (media / "fmp4" / "init.mp4").read_bytes() if kind == "fmp4" else b""
     clocks = [clock(path.read_bytes(), init) for path in paths]
     assert all(clocks)
-    since = [late.since(early) for early, late in zip(clocks, clocks[1:], strict=False)]  # type: ignore[union-attr, arg-type]
+    since = [late.since(early) for early, late in pairwise(clocks)]  # type: ignore[union-attr, arg-type]
     assert since == [pytest.approx(1.0, abs=0.05)] * 11
 
 
