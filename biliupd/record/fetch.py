@@ -7,6 +7,7 @@ Runs on the network thread of a recorder process. Errors of urllib3 and the syst
 """
 
 import http.client
+import ssl
 import time
 from collections.abc import Mapping
 from urllib.parse import urljoin, urlsplit
@@ -113,6 +114,8 @@ def joined(url: str, target: str) -> str:
 
 def explain(error: BaseException) -> str:
     """What went wrong, without the address: the texts of urllib3 hold it, and it may hold a token."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the certificate is not accepted: {error.verify_message}"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     names = {

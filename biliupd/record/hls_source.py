@@ -89,7 +89,7 @@ class Source:
     def written(self, body: container.Body) -> None:
         """A body out of `inbox` is not needed any more: its memory may hold the next one."""
         with self._state:
-            full = self._bytes > MOST_BYTES
+            full = self._bytes >= MOST_BYTES
             self._bytes -= len(body)
             if isinstance(body, bytearray):
                 self._spare[:] = [body]
@@ -157,7 +157,8 @@ class Source:
         """The next segment to fetch, within bounds."""
         for place, slot in enumerate(self._slots):
             if not slot.taken:
-                return slot if place == 0 or (self._bytes < MOST_BYTES and place < MOST_AHEAD) else None
+                waited_for = place == 0 and any(later.item for later in self._slots)  # by what is fetched already
+                return slot if waited_for or (self._bytes < MOST_BYTES and place < MOST_AHEAD) else None
         return None
 
     def _reload(self, wire: Wire) -> None:
