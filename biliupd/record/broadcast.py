@@ -29,13 +29,15 @@ class Figures:
     """Sums over the broadcast.
 
     `live_seconds`: wall time from the first to the last media, without `paused_seconds`, in which the streamer was
-    not on air. Of the last half minute: `bitrate` in bits per second, `speed` in seconds of media per second.
+    not on air. `empty_seconds` within the files are holes that players wait through; they do not count as media. Of the
+    last half minute: `bitrate` in bits per second, `speed` in seconds of media per second.
     """
 
     bytes: int = 0
     media_seconds: float = 0.0
     live_seconds: float = 0.0
     paused_seconds: float = 0.0
+    empty_seconds: float = 0.0
     lost_seconds: float = 0.0
     gaps: int = 0
     files: int = 0

@@ -32,6 +32,11 @@ class Duplicates:
         self._last = 0
 
     @property
+    def holding(self) -> bool:
+        """Whether something waits here to be known."""
+        return self._held is not None
+
+    @property
     def looping(self) -> bool:
         """Whether the server brings nothing new any more."""
         return self._in_a_row > LOOPING

@@ -45,6 +45,7 @@ class Feed:
         self.began = time.monotonic()
         self.media_at: float | None = None
         self.first_media_at: float | None = None
+        self.over: Lost | None = None  # it ended before its place was known; what it brought waits
         self.shift = 0
         self.had_tags = False
         self.garbage_seen = 0
@@ -148,8 +149,9 @@ class FlvStream:
         if self._current:
             self._tags(self._current, self._current.rest())
             self._write(self._repair.feed(self._duplicates.flush()) + self._repair.flush())
-        if self._next:
+        if self._next and self._next.search:
             self._tags(self._next, self._next.rest())
+        if self._next and self._next.search and (self._current is None or self._next.search.is_later(self._tail())):
             self._leave(self._next)
             self._write(self._repair.feed(self._duplicates.flush()) + self._repair.flush())
 
@@ -206,11 +208,13 @@ class FlvStream:
         feed = self._next
         if feed is None:
             return
-        if problem := feed.problem(patience):
+        if not feed.over and (problem := feed.problem(patience)):
             self._end(feed, problem)
         elif self._current is None:
             if feed.media_at is not None and feed.first_media_at is not None:
-                self._join(feed, final=now - feed.first_media_at > SEARCH_SECONDS)
+                self._join(feed, final=bool(feed.over) or now - feed.first_media_at > SEARCH_SECONDS)
+        elif self._reached(feed):
+            pass
         elif now - feed.began > SWITCH_SECONDS or (feed.search and feed.search.full):
             if self._slow and feed.search and feed.search.has_media:
                 log.info("the old connection does not reach the new one: left with a gap")
@@ -218,6 +222,12 @@ class FlvStream:
             else:
                 log.info("the new connection does not reach the old one: trying again")
                 self._switch_later(feed)
+
+    def _reached(self, feed: Feed) -> bool:
+        """Join a second connection when the old one, which goes on all the while, has come to where it began."""
+        if feed.search and feed.search.has_media:
+            self._join(feed)
+        return feed is not self._next
 
     def _leave(self, feed: Feed) -> None:
         """Go on with what a new connection has brought, though the old one has not come so far."""
@@ -252,6 +262,10 @@ class FlvStream:
         session = self._session
         if feed is self._next and self._current is not None:
             session.addresses.failed(gone=lost.gone)
+            if feed.search and feed.search.has_media:
+                self._tags(feed, feed.rest())
+                feed.over = lost
+                return
             self._switch_later(feed)
             if session.addresses.current is None:
                 self._switch_wanted = ""
@@ -298,9 +312,10 @@ class FlvStream:
 
     def _join(self, feed: Feed, *, final: bool = False) -> None:
         """Let a new connection take its place, when it is known; `final`: now, whatever is known."""
-        search, tail = feed.search, self._tail()
-        if search is None:
+        search = feed.search
+        if search is None or (self._current is not None and self._duplicates.holding):
             return
+        tail = self._tail()
         anew = not self._repair.tail  # by an earlier run, into a file that is closed
         seam = search.seam(tail, from_keyframe=anew)
         if seam is None:
@@ -326,11 +341,13 @@ class FlvStream:
             self._with_a_gap(feed, seam.missing_ms)
         moved = [tag._replace(timestamp=tag.timestamp + seam.shift) for tag in seam.tags] if seam.shift else seam.tags
         self._record(feed, moved)
+        if feed.over and feed is self._current:
+            self._end(feed, feed.over)
 
     def _tail(self) -> list[Tag]:
         """The last tags written; whatever the repair still holds back is given out for that."""
         self._write(self._repair.flush())
-        return list(self._repair.tail) or self._before
+        return self._repair.tail or self._before
 
     def _after_a_run(self, feed: Feed, seam: Seam) -> None:
         """The first connection of this run; a run before may have recorded."""
@@ -369,8 +386,10 @@ class FlvStream:
             feed.media_at = now
             feed.first_media_at = feed.first_media_at or now
             session.addresses.delivered()
-            self._edge.note(self._repair.tail[-1].timestamp, now)
-            self._remember_clock()
+            newest = max(tag.timestamp for tag in self._repair.tail)
+            self._edge.note(newest, now)
+            session.lag_seconds = self._edge.behind(newest, now)
+            self._remember_clock(newest)
         for length in self._duplicates.dropped:
             session.note(Cause.DUPLICATE, detail=f"{length / 1000:.1f} s came again")
             feed.media_at = now
@@ -379,12 +398,11 @@ class FlvStream:
             self._duplicates = Duplicates()
             self._end(feed, Lost("the server repeats itself", Cause.STALL))
 
-    def _remember_clock(self) -> None:
+    def _remember_clock(self, newest: int) -> None:
         """So that a next run knows what the stream's clock was in this file."""
         part = self._session.part
         if isinstance(part, FlvPart):
-            offset = max(tag.timestamp for tag in self._repair.tail) - part.media_ms
-            self._session.broadcast.position = {"file": part.name, "offset": offset}
+            self._session.broadcast.position = {"file": part.name, "offset": newest - part.media_ms}
 
     def _write(self, events: list[Event]) -> None:
         batch: list[Tag] = []
@@ -414,6 +432,9 @@ class FlvStream:
                 session.note(Cause.JUMP, at=at, detail=f"the clock was set by {gap.seconds:+.3f} s")
         else:
             session.note(gap.cause, gap.seconds, at=at)
+            if gap.cause == Cause.HOLE:
+                figures = session.broadcast.figures
+                figures.empty_seconds = round(figures.empty_seconds + gap.seconds, 3)
 
     def _append(self, batch: list[Tag]) -> None:
         part = self._session.part

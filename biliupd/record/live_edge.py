@@ -23,6 +23,10 @@ class LiveEdge:
         if self._ahead is None or ahead > self._ahead:
             self._ahead = ahead
 
+    def behind(self, timestamp: int, now: float) -> float:
+        """Seconds by which a tag of this time is later than the stream was at its earliest."""
+        return max(0.0, (self._ahead or 0.0) + now - timestamp / 1000) if self._ahead is not None else 0.0
+
     def lost(self, since: int, step: int, now: float) -> float:
         """Seconds of media missing when the clock stepped by `step` from `since` (both ms)."""
         if self._ahead is None:

@@ -34,6 +34,10 @@ class Seam(NamedTuple):
     missing_ms: int | None
 
 
+def _is_media(tag: Tag) -> bool:
+    return tag.type in (AUDIO, VIDEO) and look_at(tag).role in (Role.KEYFRAME, Role.MEDIA)
+
+
 class Search:
     """Holds the tags of a new connection back until it is known how they join."""
 
@@ -41,7 +45,7 @@ class Search:
         self._tags: list[Tag] = []
         self._media: list[int] = []  # places of the media tags in `_tags`
         self._size = 0
-        self._found: tuple[int, int, int] | None = None
+        self._at: dict[tuple[int, int], int] = {}  # place of a media tag by its type and time
 
     @property
     def has_media(self) -> bool:
@@ -51,8 +55,9 @@ class Search:
     def feed(self, tags: Sequence[Tag]) -> None:
         """What the new connection brings, in order."""
         for tag in tags:
-            if tag.type in (AUDIO, VIDEO) and look_at(tag).role in (Role.KEYFRAME, Role.MEDIA):
+            if _is_media(tag):
                 self._media.append(len(self._tags))
+                self._at[tag.type, tag.timestamp] = len(self._tags)
             self._tags.append(tag)
             self._size += len(tag.body)
 
@@ -63,6 +68,8 @@ class Search:
         """
         if not tail:
             return None
+        if not from_keyframe and (seam := self._by_time(tail)):
+            return seam
         last = tail[-1].body
         for number in range(len(self._media) - 1, -1, -1):
             place = self._media[number]
@@ -76,6 +83,19 @@ class Search:
                 headers = [t for t in self._tags[:after] if t.type == SCRIPT or look_at(t).role is Role.HEADER]
                 shift = 0 if from_keyframe else tail[-1].timestamp - tag.timestamp
                 return Seam([*headers, *self._tags[after:]], shift, True, 0)
+        return None
+
+    def _by_time(self, tail: Sequence[Tag]) -> Seam | None:
+        """Both have the same clock, proven by a tag with the same time and content: cut behind the last time of each
+        kind. What the old connection left out does not matter then."""
+        for written in reversed(tail):
+            place = self._at.get((written.type, written.timestamp))
+            if place is None or len(written.body) <= TELLING_BYTES or self._tags[place].body != written.body:
+                continue
+            last = {kind: max(tag.timestamp for tag in tail if tag.type == kind) for kind in {t.type for t in tail}}
+            kept = [tag for number, tag in enumerate(self._tags) if not _is_media(tag)
+                    or (tag.timestamp > last[tag.type] if tag.type in last else number > place)]
+            return Seam(kept, 0, True, 0)
         return None
 
     def _keyframe_before(self, place: int) -> int:
@@ -110,10 +130,12 @@ class Search:
         if not self._media:
             return False
         first, newest = self._tags[self._media[0]].timestamp, self._tags[self._media[-1]].timestamp
-        return newest - first > LONGEST_SEARCH_MS or self._later(tail)
+        return newest - first > LONGEST_SEARCH_MS or self.is_later(tail)
 
-    def _later(self, tail: Sequence[Tag]) -> bool:
+    def is_later(self, tail: Sequence[Tag]) -> bool:
         """Both have the same clock, and the new connection begins after what is written."""
+        if not tail or not self._media:
+            return False
         first = min(self._tags[place].timestamp for place in self._media[:LEAST_MATCH])
         return 0 < first - tail[-1].timestamp <= SAME_CLOCK_MS
 

@@ -104,7 +104,7 @@ class Repair:
     """Feed it the tags of all connections of a recording, in order; it returns what is to be written.
 
     `split_size` in bytes and `split_seconds` of media; 0: never. `tail`: the last media tags given out, with the
-    times they came with.
+    times they came with; the last one of each kind is among them.
     """
 
     def __init__(self, split_size: int = 0, split_seconds: float = 0) -> None:
@@ -125,7 +125,13 @@ class Repair:
         self._dropped: list[int] | None = None  # times; None: at the start of a connection it is no loss
         self._events: list[Event] = []
         self._split_cause = ""
-        self.tail: deque[Tag] = deque(maxlen=LONGEST_TAIL)
+        self._tail: deque[Tag] = deque(maxlen=LONGEST_TAIL)
+        self._latest: dict[int, Tag] = {}
+
+    @property
+    def tail(self) -> list[Tag]:
+        kinds = {tag.type for tag in self._tail}
+        return [*(tag for kind, tag in self._latest.items() if kind not in kinds), *self._tail]
 
     def feed(self, tags: Iterable[Tag]) -> list[Event]:
         """Take tags as the parser gives them."""
@@ -375,5 +381,6 @@ class Repair:
         first_two = group.first_two.setdefault(tag.type, [])
         if len(first_two) < 2:
             first_two.append(out)
-        self.tail.append(Tag(tag.type, time, tag.body))
+        given = self._latest[tag.type] = Tag(tag.type, time, tag.body)
+        self._tail.append(given)
         self._events.append(Tag(tag.type, out, tag.body))

@@ -58,6 +58,7 @@ class Session:
         self.part: Part | None = None
         self.stop_asked = False  # set by the signal handler, which runs on this thread
         self.missing_before: float | None = None  # seconds between the last run and this one; None: by the wall clock
+        self.lag_seconds = 0.0  # by which the newest media came late
         self.media_at: float | None = None  # monotonic: when media of this run came last
         self._spec_path = spec_path
         self._spec_seen = _stamp(spec_path)
@@ -222,7 +223,8 @@ class Session:
         figures, files = self.broadcast.figures, self.broadcast.files
         files[-1].update(seconds=round(part.seconds, 3), bytes=part.bytes)
         figures.bytes = sum(item.get("bytes", 0) for item in files)
-        figures.media_seconds = round(sum(item.get("seconds", 0.0) for item in files), 3)
+        seconds = sum(item.get("seconds", 0.0) for item in files) - figures.empty_seconds
+        figures.media_seconds = round(max(0.0, seconds), 3)
         figures.files = len(files)
 
     def _measure(self, now: float) -> None:
@@ -233,7 +235,7 @@ class Session:
             return
         broadcast.last_media_at = _moment(self._media_wall)
         if broadcast.first_media_at:
-            wall = self._media_wall - _seconds(broadcast.first_media_at) - figures.paused_seconds
+            wall = self._media_wall - _seconds(broadcast.first_media_at) - figures.paused_seconds - self.lag_seconds
             figures.live_seconds = round(max(0.0, wall), 3)
         self._recent.append((now, figures.media_seconds, figures.bytes))
         while len(self._recent) > 2 and now - self._recent[0][0] > SPEED_SECONDS:

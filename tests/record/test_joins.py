@@ -428,3 +428,31 @@ def test_media_that_came_before_a_reset_are_kept(recording: Recording, server: M
     recording.run(server.url + "/live.flv")
     assert payloads((recording.directory / "P001.flv").read_bytes()) == payloads(between(clip, 0, 6))
     assert "connection lost: Connection reset by peer" in recording.log
+
+
+def test_what_a_second_connection_brought_before_it_ended_is_kept(
+        recording: Recording, server: MediaServer, media: Path, tmp_path: Path) -> None:
+    clip = (media / "clip.flv").read_bytes()
+    server.answers["/old.flv"] = server.in_turn(server.live(between(clip, 0, 3), silent=True), server.status(404))
+    server.answers["/new.flv"] = server.in_turn(server.live(between(clip, 5, 99)), server.status(404))
+    recording.start(server.url + "/old.flv", stall_seconds=4.0)
+    part = recording.directory / "P001.flv.part"
+    wait_until(lambda: part.exists() and len(payloads(part.read_bytes())) == len(payloads(between(clip, 0, 3))))
+    spec = specs.read(tmp_path / "spec.json")
+    specs.write(tmp_path / "spec.json", replace(spec, streams=(Stream(server.url + "/new.flv", "flv"),)))
+    assert recording.processes[0].wait(20) == Exit.NEEDS_URL
+    assert payloads((recording.directory / "P001.flv").read_bytes()) == payloads(
+        between(clip, 0, 3) + between(clip, 5, 99)[13:])
+    gap, = [row for row in recording.broadcast.ledger if row["cause"] in LOSSES]
+    assert gap["seconds"] == pytest.approx(2, abs=0.1)
+
+
+def test_an_old_connection_with_holes_is_joined_by_the_clock_both_share() -> None:
+    source, search = stream(8), Search()
+    old = [tag for number, tag in enumerate(source) if tag.timestamp < 5000 and number % 3]
+    search.feed([AVC, AAC, *(tag for tag in source if tag.timestamp >= 2000)])
+    seam = search.seam(old[-16:])
+    assert seam is not None
+    assert (seam.seamless, seam.shift) == (True, 0)
+    last = {kind: max(tag.timestamp for tag in old if tag.type == kind) for kind in (VIDEO, AUDIO)}
+    assert seam.tags == [AVC, AAC, *(tag for tag in source if tag.timestamp > last[tag.type])]
