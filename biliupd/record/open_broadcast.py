@@ -31,6 +31,7 @@ from biliupd.record.spec import Exit, Spec, Stream
 RECHECK_SECONDS = (0.0, 5.0, 10.0, 20.0, 40.0, 60.0)
 SWITCH_SECONDS = 45.0  # before an address ends another one is wanted, or a quarter of its life before
 LEAST_LIFE_SECONDS = 5.0
+ANSWER_SECONDS = 3.0
 STEP_SECONDS = 5.0  # a turn that came late says nothing about the recorder
 END_SECONDS = 60.0  # sites go on saying live for so long after the end
 WAITED = "waited"  # in `exit`: another streamer was given its place
@@ -59,6 +60,7 @@ class OpenBroadcast:
     rechecks: int = 0
     recheck_at: float = 0.0
     renew_at: float = math.inf
+    deaf_until: float = 0.0  # its recorder has not yet read the answer it asked for
     still_seconds: float = 0.0  # its recorder gave no sign of life
     _looked_at: float = 0.0
     _read_mtimes: tuple[int, int] = (0, 0)
@@ -120,7 +122,7 @@ class OpenBroadcast:
     def wants_address(self, now: float) -> bool:
         """Whether its recorder needs another address, now or soon."""
         return self.process is not None and not self.stopping and (
-            bool(self.broadcast.needs_address) or now >= self.renew_at)
+            (bool(self.broadcast.needs_address) and now >= self.deaf_until) or now >= self.renew_at)
 
     def cause(self) -> Cause:
         """Why there is a gap between the last run and the next."""
@@ -176,6 +178,7 @@ class OpenBroadcast:
         """
         if self.spec and (streams != self.spec.streams or self.broadcast.needs_address):
             self.write_spec(replace(self.spec, streams=streams), now)
+            self.deaf_until = now + ANSWER_SECONDS
             logger.bind(streamer=self.broadcast.streamer).info("new addresses for the recorder")
 
     def next_recheck(self, now: float) -> None:
