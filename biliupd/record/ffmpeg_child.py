@@ -18,7 +18,15 @@ from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from biliupd.record.ffmpeg_relay import Relay
-from biliupd.record.ffmpeg_segments import WORK_FIRST, WORK_INDEX, WORK_INIT, WORK_PREFIX, work_name
+from biliupd.record.ffmpeg_segments import (
+    WORK_FIRST,
+    WORK_INDEX,
+    WORK_INIT,
+    WORK_PREFIX,
+    media_seconds,
+    usable,
+    work_name,
+)
 from biliupd.record.ledger import Cause
 from biliupd.record.parts import REMEMBERED
 from biliupd.record.playlist import MediaPlaylist, NotAPlaylist, Segment, parse
@@ -185,13 +193,23 @@ class Child:
         if not isinstance(playlist, MediaPlaylist):
             return
         for segment in playlist.segments:
-            if segment.map and not self._init:
-                self._init = (self._folder / WORK_INIT).read_bytes()
-            path = self._folder / segment.uri
-            if body := path.read_bytes():
-                self._sign()
-                yield Finished(segment, body, self._init, path.suffix, path)
+            yield from self._one(segment)
         self._seen = seen
+
+    def _one(self, segment: Segment) -> Iterator[Finished]:
+        if self.form == "fmp4" and not self._init:
+            self._init = (self._folder / WORK_INIT).read_bytes()
+        path = self._folder / segment.uri
+        if body := usable(path.read_bytes(), path.suffix):
+            self._sign()
+            seconds = media_seconds(body, self._init) or segment.duration
+            yield Finished(segment._replace(duration=seconds), body, self._init, path.suffix, path)
+
+    def left(self) -> Iterator[Finished]:
+        """After its end: what is whole and is not listed, because ffmpeg had no time for that."""
+        yield from self.finished()
+        for path in sorted(self._folder.glob(f"*{SUFFIXES[self.form]}")):
+            yield from self._one(Segment(int(path.stem), path.name, float(_SPLIT_SECONDS)))
 
     def taken(self, finished: Finished) -> None:
         """It is in its part: the file here is not needed any more."""
@@ -202,10 +220,13 @@ class Child:
     def end(self, seconds: float) -> None:
         """Let it end its last segment within this time; it is gone afterwards."""
         if self._process.poll() is None:
-            self._process.terminate()
-            deadline = time.monotonic() + seconds
-            while self._process.poll() is None and time.monotonic() < deadline:
-                self.look(0.05)
+            if self._relay:
+                self._relay.stop.set()
+            began = time.monotonic()
+            for until in (0.7 * seconds, seconds):  # a second signal ends its wait for the network (ffmpeg.c)
+                self._process.terminate()
+                while self._process.poll() is None and time.monotonic() - began < until:
+                    self.look(0.05)
             if self._process.poll() is None:
                 log.warning("ffmpeg did not end within %g s of SIGTERM", seconds)
                 self._process.send_signal(signal.SIGKILL)

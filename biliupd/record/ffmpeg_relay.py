@@ -26,12 +26,15 @@ LARGEST_MANIFEST = 8 << 20
 LARGEST_SEGMENT = 256 << 20
 FRESH_SECONDS = 0.5  # a manifest is not asked for more often
 RETRY_SECONDS = 0.4
+MOST_VAIN = 6
 MOST_GIVEN = 500  # segments are remembered
 USUAL_SEGMENT_SECONDS = 10.0  # when the manifest does not say how long segments are
 _ADDRESS = re.compile(rb"""(<(?:BaseURL|Location)[^>]*>\s*|(?:media|initialization|sourceURL)\s*=\s*["'])"""
                       rb"(https?)://")
 _LONGEST = re.compile(rb"""maxSegmentDuration=["']PT(?:([0-9]+)M)?([0-9.]+)S["']""")
 _STATIC = re.compile(rb"""<MPD[^>]*\stype=["']static["']""")
+# A fragment that makes no sense: ffmpeg's demuxer takes it for the end, which it sees in live DASH in no other way.
+_END = b"\0\0\0\x20moof\0\0\0\x18traf\0\0\0\x10trun" + bytes(8)
 _RANGE = re.compile(r"bytes=(\d+)-(\d+)")
 
 
@@ -44,6 +47,7 @@ class Relay:
     def __init__(self, stream: Stream, spec: Spec) -> None:
         self.refused = 0
         self.over = False
+        self._vain = 0  # requests in a row for segments that will never be
         self.stop = threading.Event()
         self._home = stream.url
         self._stall = spec.stall_seconds
@@ -88,7 +92,14 @@ class Relay:
         return self._home if url == self._home.partition("?")[0] else url
 
     def _answer(self, handler: BaseHTTPRequestHandler) -> None:
-        url = self._there(handler.path)
+        try:
+            self._give(handler, self._there(handler.path))
+        except OSError:
+            handler.close_connection = True  # ffmpeg has left
+        except ValueError:
+            handler.send_error(400)  # an address that is none
+
+    def _give(self, handler: BaseHTTPRequestHandler, url: str) -> None:
         try:
             if self._is_manifest(url):
                 self._give_manifest(handler, url)
@@ -103,10 +114,6 @@ class Relay:
         except TemporaryError as error:
             log.info("%s", error)
             handler.send_error(504)
-        except OSError:
-            handler.close_connection = True  # ffmpeg has left
-        except ValueError:
-            handler.send_error(400)  # an address that is none
 
     def _is_manifest(self, url: str) -> bool:
         return url in self._manifests or urlsplit(url).path.lower().endswith(".mpd")
@@ -139,6 +146,9 @@ class Relay:
 
         None is given twice: ffmpeg loses its place when a manifest is renewed, and goes on when it is refused.
         """
+        if self.stop.is_set():
+            _send(handler, _END, "video/mp4")
+            return
         asked = f"{url} {handler.headers.get('Range', '')}"
         if asked in self._given:
             handler.send_error(404)
@@ -149,9 +159,14 @@ class Relay:
                 body, _ = self._client.whole(url, seconds=self._stall, limit_bytes=LARGEST_SEGMENT,
                                              byterange=_range(handler))
                 break
-            except TemporaryError:
-                if time.monotonic() > deadline or self.stop.wait(RETRY_SECONDS):
+            except TemporaryError as error:
+                self._vain += self.over and isinstance(error, Refused)
+                if self.stop.wait(RETRY_SECONDS) or self._vain >= MOST_VAIN:
+                    _send(handler, _END, "video/mp4")
+                    return
+                if time.monotonic() > deadline or self.over:
                     raise
+        self._vain = 0
         _send(handler, body, "video/mp4", partial=handler.headers.get("Range") if _range(handler) else None)
         if b"moov" not in body[:4096]:
             self._given = [*self._given, asked][-MOST_GIVEN:]

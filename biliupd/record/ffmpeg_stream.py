@@ -9,7 +9,9 @@ import errno
 import logging
 import os
 import time
+from collections.abc import Iterable
 from datetime import datetime
+from urllib.parse import urlsplit
 
 from biliupd.record import container
 from biliupd.record.container import Clock
@@ -40,6 +42,7 @@ class FfmpegStream:
         self._ends = _clock(saved.get("clock"))  # of the media's clock, where the last segment ends
         self._last_seconds = 0.0  # the last segment's duration
         self._child: Child | None = None
+        self._has_manifest = False
         self._form = ""  # of segments; empty: what suits the address
         self._forms_failed: set[str] = set()
         self._timeline = Timeline()
@@ -69,7 +72,7 @@ class FfmpegStream:
     def _turn(self, child: Child) -> None:
         session = self._session
         child.look(TICK_SECONDS)
-        self._take(child)
+        self._take(child, child.finished())
         if trouble := child.trouble():
             self._lost(child, *trouble)
         elif self._renewals != session.renewals and child.stream != session.addresses.current:
@@ -108,6 +111,7 @@ class FfmpegStream:
         if program is None:
             log.error("ffmpeg is needed for this address and was not found: %s", session.spec.ffmpeg)
             raise Ending(Exit.UNSUPPORTED)
+        self._has_manifest = urlsplit(stream.url).path.endswith(".mpd")
         self._child = Child(program, stream, session.spec, session.directory, self._form)
         self._joint, self._matched, self._gap_seconds = True, -1, 0.0
 
@@ -115,7 +119,7 @@ class FfmpegStream:
         """End ffmpeg and write what it has brought."""
         self._child = None
         child.end(TAIL_SECONDS)
-        self._take(child)
+        self._take(child, child.left())
         child.close()
 
     def _lost(self, child: Child, cause: Cause, reason: str) -> None:
@@ -131,7 +135,7 @@ class FfmpegStream:
         if child.over and not child.refused:
             log.info("the stream ended")
             raise Ending(Exit.OVER)
-        if child.misfit and not gained:
+        if child.misfit and gained < GOOD_SECONDS:
             self._other_form(child.form)
             return
         if gained >= GOOD_SECONDS:
@@ -150,8 +154,10 @@ class FfmpegStream:
 
     # media
 
-    def _take(self, child: Child) -> None:
-        for finished in child.finished():
+    def _take(self, child: Child, segments: Iterable[Finished]) -> None:
+        if child.misfit and child.taken_seconds < GOOD_SECONDS:
+            return  # it comes again, in another container
+        for finished in segments:
             self._segment(finished)
             child.taken(finished)
 
@@ -172,12 +178,15 @@ class FfmpegStream:
             session.note(Cause.DUPLICATE, detail=f"{duration:.1f} s came again")
             return
         found = self._timeline.add(finished.segment, clock, now, known=first)
-        if found.missing_seconds:
-            session.note(Cause.HOLE, found.missing_seconds)
-            self._gap_seconds = found.missing_seconds
+        lost = found.missing_seconds
+        if found.is_set and step is not None and step > SAME_SECONDS and self._has_manifest:
+            lost = step  # nobody sets the clock of DASH
+        if lost:
+            session.note(Cause.HOLE, lost)
+            self._gap_seconds = lost
         elif found.is_set:
             session.note(Cause.JUMP)
-        discontinuity = first or found.missing_seconds > 0 or found.is_set
+        discontinuity = first or lost > 0 or found.is_set
         self._write(finished, discontinuity=discontinuity)
         self._recent = [*self._recent, mark][-REMEMBERED:]
         self._last_seconds, self._gap_seconds = duration, 0.0
@@ -204,24 +213,26 @@ class FfmpegStream:
             last = session.broadcast.last_media_at
             if last:
                 away = max(0.0, time.time() - datetime.fromisoformat(last).timestamp())
-                session.missing_before = self._missing(step, duration, away)
+                missing = self._missing(step, away)
+                session.missing_before = max(0.0, away - duration) if missing is None else missing
             return
-        missing = self._missing(step, duration, now - (before or session.media_at))
+        missing = self._missing(step, now - (before or session.media_at))
         session.broadcast.figures.reconnects += 1
-        if missing > 0:
-            session.note(cause or Cause.CUT, missing)
-            self._gap_seconds = missing
-        else:
+        if missing == 0:
             session.note(Cause.SEAMLESS_JOIN, detail=f"after {cause}" if cause else "")
+        else:
+            self._gap_seconds = max(0.0, now - (before or session.media_at) - duration) if missing is None else missing
+            session.note(cause or Cause.CUT, self._gap_seconds)
 
-    def _missing(self, step: float | None, duration: float, away: float) -> float:
-        """Seconds, by the media's own clock if that went on, else by ours; `away`: since there was any media."""
+    def _missing(self, step: float | None, away: float) -> float | None:
+        """Seconds by the media's own clock, if that went on; None when nobody knows.
+
+        `away`: so long ago there was any media.
+        """
         goes_on = step is not None and -SAME_SECONDS <= step <= away + BURST_SECONDS
         if step is not None and (goes_on or (self._matched >= 0 and step < away + BURST_SECONDS)):
             return step if step > SAME_SECONDS else 0.0
-        if self._matched >= 0 and self._matched == len(self._recent) - 1:
-            return 0.0
-        return max(0.0, away - duration)
+        return 0.0 if 0 <= self._matched == len(self._recent) - 1 else None
 
     def _write(self, finished: Finished, *, discontinuity: bool) -> None:
         session = self._session

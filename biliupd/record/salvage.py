@@ -14,7 +14,15 @@ from biliupd.errors import PermanentError, TemporaryError
 from biliupd.record import broadcast as broadcasts
 from biliupd.record import container, ledger
 from biliupd.record.disk import replace_file, sync_directory
-from biliupd.record.ffmpeg_segments import WORK_FIRST, WORK_INDEX, WORK_INIT, WORK_PREFIX, mark_of, same_init
+from biliupd.record.ffmpeg_segments import (
+    WORK_FIRST,
+    WORK_INDEX,
+    WORK_INIT,
+    WORK_PREFIX,
+    mark_of,
+    same_init,
+    usable,
+)
 from biliupd.record.flv_salvage import salvage_flv
 from biliupd.record.ledger import Cause
 from biliupd.record.parts import (
@@ -31,7 +39,6 @@ _FLV_PART = re.compile(r"P\d{3,}\.flv\.part")
 _FOLDER = re.compile(r"P\d{3,}")
 _SEGMENT = re.compile(r"(sound)?\d+\.(?:ts|m4s|aac)")
 _USUAL_SECONDS = 2.0  # of a segment, when no other one says
-_TORN_ZEROS = 512  # so many at the end of a file were never written to the disk
 
 
 def salvage(directory: Path, fragment_seconds: float = 0.0) -> list[str]:
@@ -188,29 +195,6 @@ def _whole_ones(folder: Path, prefix: str, listed: dict[str, Entry]) -> list[Ent
             replace_file(path, body)
         entries.append(Entry(name, usual * len(body) / size))
     return entries
-
-
-def usable(body: bytes, suffix: str) -> bytes:
-    """What of a segment can be used, after a power cut: whole packets of MPEG-TS, whole fragments of fMP4."""
-    written = body.rstrip(b"\0")
-    if len(body) - len(written) < _TORN_ZEROS and written:
-        written = body
-    if suffix == ".ts":
-        size = container.TS_PACKET
-        count = next((n for n in range(len(written) // size) if written[n * size] != 0x47), len(written) // size)
-        return written[:count * size]
-    if suffix != ".m4s":
-        return written
-    at = end = 0
-    while at + 8 <= len(written):
-        length, kind = int.from_bytes(written[at:at + 4], "big"), written[at + 4:at + 8]
-        if length == 1:
-            length = int.from_bytes(written[at + 8:at + 16], "big")
-        if length < 8 or at + length > len(written):
-            break
-        at += length
-        end = at if kind == b"mdat" else end
-    return written[:end]
 
 
 def _adopt(work: Path, directory: Path, broadcast: broadcasts.Broadcast | None) -> None:
