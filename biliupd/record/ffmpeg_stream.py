@@ -199,7 +199,7 @@ class FfmpegStream:
         if mark not in self._recent:
             return False
         place = len(self._recent) - 1 - self._recent[::-1].index(mark)
-        if place <= self._matched or (place == len(self._recent) - 1 and
+        if place <= self._matched or (not self._has_manifest and place == len(self._recent) - 1 and
                                       0 < self._last_seconds < duration - SAME_SECONDS):
             return False  # the last one was cut off, this one is whole
         self._matched = place

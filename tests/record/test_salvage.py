@@ -80,7 +80,7 @@ def test_a_killed_recording_with_sound_of_its_own_is_ended_in_both(
         path.stat().st_size for path in folder.iterdir() if path.suffix in (".m4s", ".mp4"))}]
     assert broadcast.ledger[-1]["cause"] == "salvaged"
     assert broadcast.position is not None
-    assert broadcast.position["recent"][-1] == digest_of(pictures.bodies[6])
+    assert digest_of(pictures.bodies[6]) in broadcast.position["recent"]
     assert broadcast.position["sound"]["path"].endswith(".m4s")
     assert salvage(recording.directory) == []
     output = merged(recording, "P001")
