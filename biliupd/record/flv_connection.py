@@ -11,14 +11,13 @@ import ssl
 import time
 from queue import Queue
 from threading import Event, Thread
-from typing import Any, NamedTuple
-
-from urllib3.response import BaseHTTPResponse
+from typing import NamedTuple
 
 from biliupd.errors import TemporaryError
-from biliupd.record.fetch import GONE, NETWORK_ERRORS, Client, Refused, explain
+from biliupd.record.fetch import GONE, Refused, explain
 from biliupd.record.ledger import Cause
 from biliupd.record.spec import Spec, Stream
+from biliupd.record.wire import Begun, Wire
 
 log = logging.getLogger("recorder")
 
@@ -50,7 +49,7 @@ class Connection:
         self._broken: OSError | None = None
         self._stall_seconds = spec.stall_seconds
         self._url = stream.url
-        self._client = Client(stream.url, stream.headers, spec.connect_timeout_seconds, spec.stall_seconds)
+        self._wire = Wire(stream.url, stream.headers, spec.connect_timeout_seconds, spec.stall_seconds)
         self._stop = Event()
 
     def start(self) -> None:
@@ -75,22 +74,18 @@ class Connection:
         self._inbox.put((self, lost))
 
     def _read(self) -> Lost:
-        answer, _ = self._client.open(self._url)
+        """Read from the socket itself, in large pieces, and as seldom as that allows."""
+        begun = self._wire.begin(self._url)
         try:
-            return self._gather(answer)
-        except NETWORK_ERRORS as error:
+            return self._gather(begun)
+        except OSError as error:
             raise TemporaryError(explain(error)) from error
         finally:
-            answer.close()
+            begun.link.close()
 
-    def _gather(self, answer: BaseHTTPResponse) -> Lost:
-        """Read from the socket itself, in large pieces: what lies above it would ask for a few kilobytes at a time."""
-        response: Any = getattr(answer, "_fp", None)  # the connection itself lets go of a socket that will be closed
-        if response is None or response.fp is None:
-            return Lost("the server ended the stream", Cause.SERVER_DROP)
-        link: socket.socket = response.fp.raw._sock
-        coding = Dechunker() if response.chunked else Counted(response.length)
-        piece = response.fp.read1(LARGEST_READ)  # what came with the headers; the socket has a time-out for that
+    def _gather(self, begun: Begun) -> Lost:
+        link, piece = begun.link, begun.piece
+        coding = Dechunker() if begun.chunked else Counted(begun.length)
         link.setblocking(False)
         poll, heard_at = select.poll(), time.monotonic()
         poll.register(link, select.POLLIN)

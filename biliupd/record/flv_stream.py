@@ -317,7 +317,7 @@ class FlvStream:
             return
         tail = self._tail()
         anew = not self._repair.tail  # by an earlier run, into a file that is closed
-        seam = search.seam(tail, from_keyframe=anew)
+        seam = search.seam(tail, from_keyframe=anew, final=final)
         if seam is None:
             if self._current is not None or not (final or search.hopeless(tail)):
                 return

@@ -138,11 +138,12 @@ def _prepare() -> tuple[signal.Signals, ...]:
 
     Returns the signals that stop a recorder: held back from the beginning, so that none comes before it can answer.
     """
+    import encodings.idna
     import gc
 
     from biliupd.record import fetch, flv_stream, hls_stream, recorder
 
-    for module in (fetch, flv_stream, hls_stream, recorder):
+    for module in (encodings.idna, fetch, flv_stream, hls_stream, recorder):
         assert module
     gc.collect()
     gc.freeze()

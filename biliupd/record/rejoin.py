@@ -61,14 +61,15 @@ class Search:
             self._tags.append(tag)
             self._size += len(tag.body)
 
-    def seam(self, tail: Sequence[Tag], *, from_keyframe: bool = False) -> Seam | None:
+    def seam(self, tail: Sequence[Tag], *, from_keyframe: bool = False, final: bool = False) -> Seam | None:
         """The place behind `tail`, the last media tags written, with their times; None: not there yet, or not at all.
 
-        `from_keyframe`: a new file begins, so go back to the last keyframe before that place.
+        `from_keyframe`: a new file begins, so go back to the last keyframe before that place. `final`: nothing more
+        will come.
         """
         if not tail:
             return None
-        if not from_keyframe and (seam := self._by_time(tail)):
+        if not from_keyframe and (seam := self._by_time(tail, final)):
             return seam
         last = tail[-1].body
         for number in range(len(self._media) - 1, -1, -1):
@@ -85,7 +86,7 @@ class Search:
                 return Seam([*headers, *self._tags[after:]], shift, True, 0)
         return None
 
-    def _by_time(self, tail: Sequence[Tag]) -> Seam | None:
+    def _by_time(self, tail: Sequence[Tag], final: bool) -> Seam | None:
         """Both have the same clock, proven by a tag with the same time and content: cut behind the last time of each
         kind. What the old connection left out does not matter then."""
         for written in reversed(tail):
@@ -93,6 +94,9 @@ class Search:
             if place is None or len(written.body) <= TELLING_BYTES or self._tags[place].body != written.body:
                 continue
             last = {kind: max(tag.timestamp for tag in tail if tag.type == kind) for kind in {t.type for t in tail}}
+            newest = {kind: max((time for k, time in self._at if k == kind), default=-1) for kind in last}
+            if not final and any(newest[kind] <= last[kind] for kind in last):
+                return None  # more of what is written may follow
             kept = [tag for number, tag in enumerate(self._tags) if not _is_media(tag)
                     or (tag.timestamp > last[tag.type] if tag.type in last else number > place)]
             return Seam(kept, 0, True, 0)

@@ -30,6 +30,15 @@ class Broken(TemporaryError):
     """The answer began and did not end: too short, too slow, cut off, or no HTTP."""
 
 
+class Begun(NamedTuple):
+    """A body that is coming: `piece` is here already; `length` is None when only the connection's end ends it."""
+
+    link: socket.socket
+    piece: bytes
+    chunked: bool
+    length: int | None
+
+
 class Wire:
     """Connections of one thread. `headers` are meant for `home`, the address of the stream: what is private in them
     goes nowhere else. `read_seconds` is the longest silence. `spare` may hold buffers that nobody needs any more, for
@@ -69,6 +78,29 @@ class Wire:
                 return body, url
             if status not in (301, 302, 303, 307, 308) or not target:
                 raise Refused(status)
+            url = joined(url, target)
+        raise TemporaryError("too many redirects")
+
+    def begin(self, url: str) -> "Begun":
+        """An answer whose body is still to come, on a connection of its own that the caller closes. Raises like `get`.
+        """
+        for _ in range(MOST_REDIRECTS + 1):
+            connection = None
+            try:
+                parts = urlsplit(url)
+                connection = _Connection(parts.scheme, parts.netloc, self._connect_seconds, self._read_seconds, [])
+                request = self._request(parts, None, same_host(self._home, url))
+                head = connection.ask(request, time.monotonic() + self._connect_seconds + self._read_seconds)
+            except (OSError, ValueError, TemporaryError) as error:
+                if connection:
+                    connection.close()
+                raise error if isinstance(error, TemporaryError) else TemporaryError(explain(error)) from error
+            if head.status in (200, 206):
+                return connection.begun(head)
+            connection.close()
+            target = head.headers.get("location", "")
+            if head.status not in (301, 302, 303, 307, 308) or not target:
+                raise Refused(head.status)
             url = joined(url, target)
         raise TemporaryError("too many redirects")
 
@@ -157,6 +189,12 @@ class _Connection:
 
     def close(self) -> None:
         self._socket.close()
+
+    def begun(self, head: _Head) -> Begun:
+        """Hand it over to whoever reads the body."""
+        chunked = "chunked" in head.headers.get("transfer-encoding", "").lower()
+        length = head.headers.get("content-length", "")
+        return Begun(self._socket, self._rest, chunked, int(length) if length.isdigit() and not chunked else None)
 
     def ask(self, request: bytes, deadline: float) -> _Head:
         """Send a request; status and headers of its answer."""

@@ -143,7 +143,7 @@ SCENARIOS = (
     Scenario("dash-cut", "what only ffmpeg reads, and the server is silent for eight seconds", DASH, (
         step(5, "withhold"), step(13, "deliver"),
     ), seconds=22, rows=("skipped-segment|stall|cut|server-drop|new-address|hole",),
-        losses=("skipped-segment", "stall", "hole", *CUT), copied=False, unread_seconds=3.0, files=2),
+        losses=("skipped-segment", "stall", "hole", *CUT), copied=False, unread_seconds=3.0),
     Scenario("hls", "low-latency tags, tokens that change with every reload, a discontinuity that is none", HLS, (
         step(0, "low_latency"), step(0, "rotate_tokens"), step(5, "discontinuity"),
     ), seconds=12, rows=("discontinuity",)),

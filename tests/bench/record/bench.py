@@ -30,6 +30,7 @@ from biliupd.record.nursery import Nursery  # noqa: E402
 from biliupd.record.spec import Spec, Stream  # noqa: E402
 
 WARM_UP_SECONDS = 8.0
+SEGMENT_SECONDS = 2.0
 VERSION = "1.2.9"
 AIMS = {"flv": {"ffmpeg": 1.0, "stream_gears": 0.6}, "hls": {"ffmpeg": 0.8, "streamlink": 0.4}}
 MEMORY_AIM = 6 << 20
@@ -62,8 +63,12 @@ def serving(media: Path) -> Iterator[str]:
     argv = [sys.executable, str(HERE / "source.py"), str(media / "clip.flv"), str(media / "ts")]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout
-        yield f"http://127.0.0.1:{int(server.stdout.readline())}"
-        server.kill()
+        try:
+            url = f"http://127.0.0.1:{int(server.stdout.readline())}"
+            time.sleep(2 * SEGMENT_SECONDS + 1)  # a playlist without a segment ends some of the peers at once
+            yield url
+        finally:
+            server.kill()
 
 
 class Ours:
