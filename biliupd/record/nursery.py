@@ -141,7 +141,9 @@ def _prepare() -> tuple[signal.Signals, ...]:
     import encodings.idna
     import gc
 
-    from biliupd.record import fetch, flv_stream, hls_stream, recorder
+    from biliupd.record import fetch, recorder
+    from biliupd.record.flv import stream as flv_stream
+    from biliupd.record.hls import stream as hls_stream
 
     for module in (encodings.idna, fetch, flv_stream, hls_stream, recorder):
         assert module

@@ -69,14 +69,14 @@ class Engine(Protocol):
 def engine(session: Session) -> Engine:
     """What records the protocol of this run. Only its own code is loaded."""
     if session.spec.stream.protocol == "hls":
-        from biliupd.record.hls_stream import HlsStream
+        from biliupd.record.hls.stream import HlsStream
 
         return HlsStream(session)
     if session.spec.stream.protocol == "ffmpeg":
-        from biliupd.record.ffmpeg_stream import FfmpegStream
+        from biliupd.record.ffmpeg.stream import FfmpegStream
 
         return FfmpegStream(session)
-    from biliupd.record.flv_stream import FlvStream
+    from biliupd.record.flv.stream import FlvStream
 
     return FlvStream(session)
 

@@ -14,7 +14,7 @@ from biliupd.errors import PermanentError, TemporaryError
 from biliupd.record import broadcast as broadcasts
 from biliupd.record import container, ledger
 from biliupd.record.disk import replace_file, sync_directory
-from biliupd.record.ffmpeg_segments import (
+from biliupd.record.ffmpeg.segments import (
     WORK_FIRST,
     WORK_INDEX,
     WORK_INIT,
@@ -23,7 +23,7 @@ from biliupd.record.ffmpeg_segments import (
     same_init,
     usable,
 )
-from biliupd.record.flv_salvage import salvage_flv
+from biliupd.record.flv.salvage import salvage_flv
 from biliupd.record.ledger import Cause
 from biliupd.record.parts import (
     INDEX,

@@ -10,7 +10,7 @@ from pathlib import Path
 from biliupd.record import broadcast as broadcasts
 from biliupd.record import spec as specs
 from biliupd.record.broadcast import Broadcast
-from biliupd.record.flv import Parser, Tag
+from biliupd.record.flv.tags import Parser, Tag
 from biliupd.record.spec import Spec, Stream
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from recording_support import tags_of
 
-from biliupd.record.flv import (
+from biliupd.record.flv.tags import (
     AUDIO,
     FILE_HEADER,
     SCRIPT,

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from recording_support import complaints, probe_seconds, run_ffmpeg, tags_of
 
-from biliupd.record.flv import AUDIO, SCRIPT, VIDEO, Tag, is_keyframe, look_at
-from biliupd.record.flv_meta import DEEPEST, LEAST_DISTANCE_MS, MOST_ENTRIES, OPENING_BYTES, FileMeta, metadata, opening
-from biliupd.record.flv_part import FlvPart, last_tags
-from biliupd.record.flv_salvage import salvage_flv
-from biliupd.record.repair import Repair
+from biliupd.record.flv.meta import DEEPEST, LEAST_DISTANCE_MS, MOST_ENTRIES, OPENING_BYTES, FileMeta, metadata, opening
+from biliupd.record.flv.part import FlvPart, last_tags
+from biliupd.record.flv.repair import Repair
+from biliupd.record.flv.salvage import salvage_flv
+from biliupd.record.flv.tags import AUDIO, SCRIPT, VIDEO, Tag, is_keyframe, look_at
 
 KNOWN = bytes.fromhex(
     "02 00 0a 6f 6e 4d 65 74 61 44 61 74 61 08 00 00 00 03 00 08 64 75 72 61 74 69 6f 6e 00 40 29 00 00 00 00 00 00"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from recording_support import run_ffmpeg
 
 from biliupd.record.container import TS_RATE, TS_WRAP, Clock, alike, clock, form, glance, same_form
-from biliupd.record.hls_clock import Timeline
+from biliupd.record.hls.clock import Timeline
 from biliupd.record.playlist import Segment
 
 DAY = 86400.0

@@ -2,8 +2,8 @@
 
 import pytest
 
-from biliupd.record.following import Position, follow, resume
-from biliupd.record.hls_reload import plain
+from biliupd.record.hls.following import Position, follow, resume
+from biliupd.record.hls.reload import plain
 from biliupd.record.playlist import MediaPlaylist, parse
 
 

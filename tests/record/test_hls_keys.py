@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from biliupd.record.container import sound
-from biliupd.record.keys import Keys, NoKey, decrypt, iv_of
+from biliupd.record.hls.keys import Keys, NoKey, decrypt, iv_of
 from biliupd.record.playlist import Key, Map, Segment
 
 SECRET = bytes(range(16))

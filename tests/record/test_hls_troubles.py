@@ -11,9 +11,9 @@ from test_hls import Channel, folder_bodies
 from test_hls_addresses import begin, files, rows, second
 from test_hls_sound import apart, offer
 
-from biliupd.record import hls_source
-from biliupd.record.hls_items import Piece, Task
-from biliupd.record.hls_stream import HlsStream
+from biliupd.record.hls import source as hls_source
+from biliupd.record.hls.items import Piece, Task
+from biliupd.record.hls.stream import HlsStream
 from biliupd.record.session import Ending, Session
 from biliupd.record.spec import Exit, Spec, Stream
 

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from biliupd.record.hls.variants import choose, family
 from biliupd.record.playlist import MasterPlaylist, parse
 from biliupd.record.spec import Spec, Stream
-from biliupd.record.variants import choose, family
 
 SPEC = Spec("/nowhere", (Stream("http://host/m.m3u8", "hls"),))
 MASTER = """#EXTM3U

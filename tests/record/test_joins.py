@@ -16,14 +16,14 @@ from support import wait_until
 
 from biliupd.errors import TemporaryError
 from biliupd.record import broadcast as broadcasts
-from biliupd.record import flv_stream
 from biliupd.record import spec as specs
-from biliupd.record.duplicates import LOOPING, Duplicates
-from biliupd.record.flv import AUDIO, SCRIPT, VIDEO, Role, Tag, look_at, tag_bytes
-from biliupd.record.flv_connection import Dechunker
+from biliupd.record.flv import stream as flv_stream
+from biliupd.record.flv.connection import Dechunker
+from biliupd.record.flv.duplicates import LOOPING, Duplicates
+from biliupd.record.flv.live_edge import LiveEdge
+from biliupd.record.flv.rejoin import Search
+from biliupd.record.flv.tags import AUDIO, SCRIPT, VIDEO, Role, Tag, look_at, tag_bytes
 from biliupd.record.ledger import LOSSES
-from biliupd.record.live_edge import LiveEdge
-from biliupd.record.rejoin import Search
 from biliupd.record.session import Ending, Session
 from biliupd.record.spec import Exit, Stream
 

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from recording_support import complaints, tags_of
 
-from biliupd.record.flv import VIDEO, Role, Tag, look_at, tag_bytes
-from biliupd.record.flv_meta import FileMeta, opening
-from biliupd.record.nal import Pictures, units
-from biliupd.record.repair import NewFile, Repair
+from biliupd.record.flv.meta import FileMeta, opening
+from biliupd.record.flv.nal import Pictures, units
+from biliupd.record.flv.repair import NewFile, Repair
+from biliupd.record.flv.tags import VIDEO, Role, Tag, look_at, tag_bytes
 
 CONFIG = bytes.fromhex("0142c01fffe1001667 42c01fda014016e8400000030040 00000c83c60ca8 01000468ce3c80".replace(" ", ""))
 HEADER = Tag(VIDEO, 0, b"\x17\0\0\0\0" + CONFIG)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from biliupd.record.following import Position, follow, resume
+from biliupd.record.hls.following import Position, follow, resume
 from biliupd.record.playlist import (
     ByteRange,
     Entry,

@@ -15,7 +15,7 @@ import pytest
 from recording_support import MediaServer, Recording, complaints, probe_seconds, tags_of
 from support import wait_until
 
-from biliupd.record.flv import AUDIO, VIDEO, Role, look_at, tag_bytes
+from biliupd.record.flv.tags import AUDIO, VIDEO, Role, look_at, tag_bytes
 from biliupd.record.salvage import salvage
 from biliupd.record.spec import Exit
 

@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from recording_support import complaints, tags_of
 
-from biliupd.record.flv import (
+from biliupd.record.flv.meta import OPENING_BYTES, FileMeta, opening
+from biliupd.record.flv.repair import Gap, NewFile, Repair
+from biliupd.record.flv.tags import (
     AUDIO,
     SCRIPT,
     START,
@@ -21,8 +23,6 @@ from biliupd.record.flv import (
     look_at,
     tag_bytes,
 )
-from biliupd.record.flv_meta import OPENING_BYTES, FileMeta, opening
-from biliupd.record.repair import Gap, NewFile, Repair
 
 AVC = Tag(VIDEO, 0, b"\x17\0\0\0\0record A")
 AVC_B = Tag(VIDEO, 0, b"\x17\0\0\0\0record B")

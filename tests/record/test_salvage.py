@@ -10,7 +10,7 @@ from test_hls import Channel, folder_bodies
 from test_hls_sound import apart, merged, offer, streams  # noqa: F401
 
 from biliupd.record import broadcast as broadcasts
-from biliupd.record.ffmpeg_segments import mark_of, usable
+from biliupd.record.ffmpeg.segments import mark_of, usable
 from biliupd.record.parts import digest_of
 from biliupd.record.playlist import Entry, MediaPlaylist, parse, write
 from biliupd.record.salvage import salvage

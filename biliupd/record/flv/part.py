@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from biliupd.record.disk import sync_directory, write_all
-from biliupd.record.flv import VIDEO, Parser, Role, Tag, look_at, tag_bytes
-from biliupd.record.flv_meta import OPENING_BYTES, FileMeta, opening
-from biliupd.record.rejoin import LONGEST_MATCH
+from biliupd.record.flv.meta import OPENING_BYTES, FileMeta, opening
+from biliupd.record.flv.rejoin import LONGEST_MATCH
+from biliupd.record.flv.tags import VIDEO, Parser, Role, Tag, look_at, tag_bytes
 
 
 class FlvPart:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from itertools import chain
 from typing import Any
 
-from biliupd.record.flv import FILE_HEADER, SCRIPT, VIDEO, Look, Tag, tag_bytes
+from biliupd.record.flv.tags import FILE_HEADER, SCRIPT, VIDEO, Look, Tag, tag_bytes
 
 MOST_ENTRIES = 2048
 LEAST_DISTANCE_MS = 1900  # between two keyframes of the index, doubled whenever it is full

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from biliupd.record.ffmpeg_relay import Relay
-from biliupd.record.ffmpeg_segments import (
+from biliupd.record.ffmpeg.relay import Relay
+from biliupd.record.ffmpeg.segments import (
     WORK_FIRST,
     WORK_INDEX,
     WORK_INIT,

@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 
 from biliupd.record import container
 from biliupd.record.container import Clock
-from biliupd.record.ffmpeg_child import FORMS, Child, Finished, find
-from biliupd.record.ffmpeg_segments import mark_of, same_init
-from biliupd.record.hls_clock import Timeline
+from biliupd.record.ffmpeg.child import FORMS, Child, Finished, find
+from biliupd.record.ffmpeg.segments import mark_of, same_init
+from biliupd.record.hls.clock import Timeline
 from biliupd.record.ledger import Cause
 from biliupd.record.parts import REMEMBERED, SegmentPart
 from biliupd.record.session import TICK_SECONDS, Ending, Session

@@ -9,7 +9,7 @@ it is known to be one.
 from collections import deque
 from collections.abc import Iterable
 
-from biliupd.record.flv import SCRIPT, VIDEO, Role, Tag, look_at
+from biliupd.record.flv.tags import SCRIPT, VIDEO, Role, Tag, look_at
 
 REMEMBERED = 16
 LOOPING = 10  # groups dropped in a row: the server goes round in circles

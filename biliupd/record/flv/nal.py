@@ -7,7 +7,7 @@ old sequence header shows grey from there on. Source: ISO/IEC 14496-15, 5.3 (avc
 
 from collections.abc import Iterable, Iterator
 
-from biliupd.record.flv import VIDEO, Role, Tag, look_at
+from biliupd.record.flv.tags import VIDEO, Role, Tag, look_at
 
 FILLER, SPS, PPS, SLICES = 12, 7, 8, (1, 5)
 

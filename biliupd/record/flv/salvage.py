@@ -6,9 +6,9 @@ Run by the crew when no recorder is at work in the folder. Reads from the last i
 import os
 from pathlib import Path
 
-from biliupd.record.flv import AUDIO, FILE_HEADER, LARGEST_BODY, SCRIPT, VIDEO, Role, Tag, look_at
-from biliupd.record.flv_meta import OPENING_BYTES, FileMeta
-from biliupd.record.flv_part import stamp
+from biliupd.record.flv.meta import OPENING_BYTES, FileMeta
+from biliupd.record.flv.part import stamp
+from biliupd.record.flv.tags import AUDIO, FILE_HEADER, LARGEST_BODY, SCRIPT, VIDEO, Role, Tag, look_at
 
 _BLOCK = 1 << 20
 

@@ -9,11 +9,11 @@ from threading import Event
 
 from biliupd.errors import TemporaryError
 from biliupd.record.fetch import GONE, Refused
-from biliupd.record.hls_items import End, Task, Trouble
+from biliupd.record.hls.items import End, Task, Trouble
+from biliupd.record.hls.variants import Choice, choose
 from biliupd.record.ledger import Cause
 from biliupd.record.playlist import MasterPlaylist, MediaPlaylist, NotAPlaylist, parse
 from biliupd.record.spec import Spec
-from biliupd.record.variants import Choice, choose
 from biliupd.record.wire import Wire
 
 log = logging.getLogger("recorder")

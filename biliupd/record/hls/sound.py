@@ -10,9 +10,9 @@ from collections import deque
 from queue import Empty
 from typing import Any
 
-from biliupd.record.following import Position
-from biliupd.record.hls_items import Joined, Missing, Over, Piece, Reset, Restricted, Task, Trouble
-from biliupd.record.hls_source import Source
+from biliupd.record.hls.following import Position
+from biliupd.record.hls.items import Joined, Missing, Over, Piece, Reset, Restricted, Task, Trouble
+from biliupd.record.hls.source import Source
 from biliupd.record.ledger import Cause
 from biliupd.record.parts import SegmentPart
 from biliupd.record.session import Session

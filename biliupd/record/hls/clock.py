@@ -6,7 +6,7 @@ Pure. Runs on the main thread of a recorder process.
 from typing import NamedTuple
 
 from biliupd.record.container import Clock
-from biliupd.record.live_edge import LiveEdge
+from biliupd.record.flv.live_edge import LiveEdge
 from biliupd.record.playlist import Segment
 
 LEAST_STEP_SECONDS = 0.5

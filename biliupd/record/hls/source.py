@@ -12,10 +12,10 @@ from queue import Queue
 from threading import Condition, Event, Thread
 
 from biliupd.record import container
-from biliupd.record.following import Follow, Position, follow, resume
-from biliupd.record.hls_fetch import Fetch
-from biliupd.record.hls_items import End, Item, Joined, Missing, Over, Piece, Reset, Restricted, Sound, Task, Trouble
-from biliupd.record.hls_reload import Reload
+from biliupd.record.hls.fetch import Fetch
+from biliupd.record.hls.following import Follow, Position, follow, resume
+from biliupd.record.hls.items import End, Item, Joined, Missing, Over, Piece, Reset, Restricted, Sound, Task, Trouble
+from biliupd.record.hls.reload import Reload
 from biliupd.record.ledger import Cause
 from biliupd.record.playlist import MediaPlaylist, Segment
 from biliupd.record.spec import Spec

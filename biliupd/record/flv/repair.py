@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import NamedTuple
 
-from biliupd.record.flv import AUDIO, START, VIDEO, Look, Role, Tag, look_at
-from biliupd.record.flv_meta import OPENING_BYTES
+from biliupd.record.flv.meta import OPENING_BYTES
+from biliupd.record.flv.tags import AUDIO, START, VIDEO, Look, Role, Tag, look_at
 
 JUMP = 500  # between groups: a larger step of the clock is closed and reported
 JUMP_WITHOUT_HISTORY = 25_000

@@ -8,7 +8,7 @@ on behind them, and nothing is missing or there twice. Also for a connection tha
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from biliupd.record.flv import AUDIO, SCRIPT, START, VIDEO, Role, Tag, look_at
+from biliupd.record.flv.tags import AUDIO, SCRIPT, START, VIDEO, Role, Tag, look_at
 
 LONGEST_SEARCH_MS = 20_000
 LARGEST_SEARCH = 8 << 20

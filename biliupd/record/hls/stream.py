@@ -10,12 +10,12 @@ from queue import Empty
 
 from biliupd.record import container
 from biliupd.record.fetch import same_host
-from biliupd.record.following import Position
-from biliupd.record.hls_clock import Timeline
-from biliupd.record.hls_items import Item, Joined, Missing, Over, Piece, Reset, Restricted, Task, Trouble
-from biliupd.record.hls_items import Sound as SoundAt
-from biliupd.record.hls_sound import LAST_SECONDS, LATE_SECONDS, Sound, saved
-from biliupd.record.hls_source import Source
+from biliupd.record.hls.clock import Timeline
+from biliupd.record.hls.following import Position
+from biliupd.record.hls.items import Item, Joined, Missing, Over, Piece, Reset, Restricted, Task, Trouble
+from biliupd.record.hls.items import Sound as SoundAt
+from biliupd.record.hls.sound import LAST_SECONDS, LATE_SECONDS, Sound, saved
+from biliupd.record.hls.source import Source
 from biliupd.record.ledger import Cause
 from biliupd.record.parts import REMEMBERED, SegmentPart, digest_of
 from biliupd.record.playlist import Segment

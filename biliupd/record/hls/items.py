@@ -5,7 +5,7 @@ Pure values, used in the recorder process.
 
 from typing import NamedTuple
 
-from biliupd.record.following import Position
+from biliupd.record.hls.following import Position
 from biliupd.record.ledger import Cause
 from biliupd.record.playlist import Segment
 from biliupd.record.spec import Stream

@@ -11,8 +11,8 @@ from threading import Event, Lock
 from biliupd.errors import TemporaryError
 from biliupd.record import container
 from biliupd.record.fetch import GONE, Refused
-from biliupd.record.hls_items import End, Trouble
-from biliupd.record.keys import Keys
+from biliupd.record.hls.items import End, Trouble
+from biliupd.record.hls.keys import Keys
 from biliupd.record.ledger import Cause
 from biliupd.record.playlist import Key, Map, Segment, path_of
 from biliupd.record.wire import Wire

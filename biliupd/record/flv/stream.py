@@ -10,16 +10,16 @@ import time
 from datetime import datetime
 from queue import Empty, Queue
 
-from biliupd.record.duplicates import Duplicates
-from biliupd.record.flv import SCRIPT, START, Parser, Tag
-from biliupd.record.flv_connection import Chunk, Connection, Lost
-from biliupd.record.flv_meta import metadata
-from biliupd.record.flv_part import FlvPart, last_tags
+from biliupd.record.flv.connection import Chunk, Connection, Lost
+from biliupd.record.flv.duplicates import Duplicates
+from biliupd.record.flv.live_edge import LiveEdge
+from biliupd.record.flv.meta import metadata
+from biliupd.record.flv.nal import Pictures
+from biliupd.record.flv.part import FlvPart, last_tags
+from biliupd.record.flv.rejoin import Seam, Search
+from biliupd.record.flv.repair import Event, Gap, NewFile, Repair
+from biliupd.record.flv.tags import SCRIPT, START, Parser, Tag
 from biliupd.record.ledger import Cause
-from biliupd.record.live_edge import LiveEdge
-from biliupd.record.nal import Pictures
-from biliupd.record.rejoin import Seam, Search
-from biliupd.record.repair import Event, Gap, NewFile, Repair
 from biliupd.record.session import TICK_SECONDS, Ending, Session
 from biliupd.record.spec import Exit
 

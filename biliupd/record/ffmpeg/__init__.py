@@ -1,0 +1,1 @@
+"""Whatever else ffmpeg reads: it fetches, its segments become a part as those of HLS do."""

@@ -1,0 +1,1 @@
+"""HTTP-FLV: tags, what is wrong with them, and the file they become."""

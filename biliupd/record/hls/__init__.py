@@ -1,0 +1,1 @@
+"""HLS: playlists followed, segments fetched in order."""
