@@ -22,7 +22,7 @@ from biliupd.record.flv.connection import Dechunker
 from biliupd.record.flv.duplicates import LOOPING, Duplicates
 from biliupd.record.flv.live_edge import LiveEdge
 from biliupd.record.flv.rejoin import Search
-from biliupd.record.flv.tags import AUDIO, SCRIPT, VIDEO, Role, Tag, look_at, tag_bytes
+from biliupd.record.flv.tags import AUDIO, FILE_HEADER, SCRIPT, VIDEO, Role, Tag, look_at, tag_bytes
 from biliupd.record.ledger import LOSSES
 from biliupd.record.session import Ending, Session
 from biliupd.record.spec import Exit, Stream
@@ -456,3 +456,15 @@ def test_an_old_connection_with_holes_is_joined_by_the_clock_both_share() -> Non
     assert (seam.seamless, seam.shift) == (True, 0)
     last = {kind: max(tag.timestamp for tag in old if tag.type == kind) for kind in (VIDEO, AUDIO)}
     assert seam.tags == [AVC, AAC, *(tag for tag in source if tag.timestamp > last[tag.type])]
+
+
+def test_after_a_clock_was_set_back_the_next_step_is_measured_from_the_new_one(
+        recording: Recording, server: MediaServer, media: Path) -> None:
+    tags = tags_of((media / "clip.flv").read_bytes())
+    moved = [tag._replace(timestamp=tag.timestamp + (
+        0 if tag.timestamp < 3000 else 9_000_000 if tag.timestamp < 6000 else 0)) for tag in tags]
+    server.answers["/live.flv"] = server.in_turn(
+        server.live(FILE_HEADER + tag_bytes(moved), pause=0), server.status(404))
+    recording.run(server.url + "/live.flv")
+    assert [row["cause"] for row in recording.broadcast.ledger] == ["jump", "jump"]
+    assert recording.broadcast.figures.gaps == 0

@@ -386,7 +386,7 @@ class FlvStream:
             feed.media_at = now
             feed.first_media_at = feed.first_media_at or now
             session.addresses.delivered()
-            newest = max(tag.timestamp for tag in self._repair.tail)
+            newest = self._repair.tail[-1].timestamp
             self._edge.note(newest, now)
             session.lag_seconds = self._edge.behind(newest, now)
             self._remember_clock(newest)
