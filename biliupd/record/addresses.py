@@ -32,21 +32,22 @@ class Addresses:
     def failed(self, *, gone: bool = False, silent: bool = False) -> bool:
         """The current one failed; `gone`: the server refuses it, `silent`: it brings nothing.
 
-        Whether another one is current now.
+        Whether one is current now that has not failed since any delivered: worth trying at once.
         """
         if self.current is None:
             return False
         before, host = self.current, _host(self.current)
-        self._failures[host] += 1
         if gone:
             self._gone.add(before.url)
+        else:
+            self._failures[host] += 1
         if silent:
             self._failures[host] = max(self._failures[host], MOST_FAILURES)
         if gone or self._failures[host] >= MOST_FAILURES:
             left = [stream for stream in self._streams if stream.url not in self._gone]
             best = min(self._failures[_host(stream)] for stream in left) if left else 0
             self.current = next((stream for stream in left if self._failures[_host(stream)] == best), None)
-        return self.current is not before
+        return self.current is not None and self.current is not before and not self._failures[_host(self.current)]
 
     def left(self) -> bool:
         """Leave the current one, which delivers too little, for another one; False when there is none."""
