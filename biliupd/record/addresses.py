@@ -32,7 +32,7 @@ class Addresses:
     def failed(self, *, gone: bool = False, silent: bool = False) -> bool:
         """The current one failed; `gone`: the server refuses it, `silent`: it brings nothing.
 
-        Whether one is current now that has not failed since any delivered: worth trying at once.
+        Whether to go on at once: with one that has not failed since any delivered, or (None) by asking for others.
         """
         if self.current is None:
             return False
@@ -47,7 +47,7 @@ class Addresses:
             left = [stream for stream in self._streams if stream.url not in self._gone]
             best = min(self._failures[_host(stream)] for stream in left) if left else 0
             self.current = next((stream for stream in left if self._failures[_host(stream)] == best), None)
-        return self.current is not None and self.current is not before and not self._failures[_host(self.current)]
+        return self.current is None or (self.current is not before and not self._failures[_host(self.current)])
 
     def left(self) -> bool:
         """Leave the current one, which delivers too little, for another one; False when there is none."""
