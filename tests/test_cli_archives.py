@@ -202,11 +202,11 @@ def test_an_error_is_an_object_too_when_objects_are_wanted(biliupd, bilibili):
 
 
 def test_a_list_that_is_stopped_says_so_by_its_code(begin, bilibili):
-    bilibili.stall("archives", 5)
+    bilibili.stall("archives", 30)
     process = begin("list")
     wait_until(lambda: "archives" in bilibili.under_way)
     process.send_signal(signal.SIGINT)
-    assert process.wait(2) == 130
+    assert process.wait(20) == 130
     assert "Traceback" not in process.stderr.read()
 
 

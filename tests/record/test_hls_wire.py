@@ -65,7 +65,10 @@ class Server:
                 if not self.answers:
                     return
                 closes = self.closes
-                connection.sendall(self.answers.pop(0))
+                try:
+                    connection.sendall(self.answers.pop(0))
+                except OSError:
+                    return  # the client has heard enough
                 if closes:
                     return
 

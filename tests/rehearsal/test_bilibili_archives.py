@@ -339,7 +339,7 @@ FIELDS = sorted({*FULL, "videos", "aid", "dtime", "cover", "cover43", "limited_f
 PART_FIELDS = ("filename", "cid", "title", "desc")
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changes=st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=3),
        spoiled=st.dictionaries(st.sampled_from(PART_FIELDS), JSON, max_size=2), editing=st.booleans())
 def test_no_body_makes_the_server_stumble(server, client, changes, spoiled, editing):

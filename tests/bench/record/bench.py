@@ -34,7 +34,7 @@ SEGMENT_SECONDS = 2.0
 VERSION = "1.2.9"
 AIMS = {"flv": {"ffmpeg": 1.0, "stream_gears": 0.6}, "hls": {"ffmpeg": 0.8, "streamlink": 0.4}}
 MEMORY_AIM = 6 << 20
-_GEARS = ("import stream_gears, sys; stream_gears.download(sys.argv[1], {}, sys.argv[2], "
+_GEARS = ("import stream_gears, sys; stream_gears.download(sys.argv[1], {{}}, sys.argv[2], "
           "stream_gears.PySegment(time=None, size=None))")
 Start = Callable[[str, Path, int], int]
 
