@@ -35,7 +35,7 @@ VERSION = "1.2.9"
 AIMS = {"flv": {"ffmpeg": 1.0, "stream_gears": 0.6}, "hls": {"ffmpeg": 0.8, "streamlink": 0.4}}
 MEMORY_AIM = 6 << 20
 _GEARS = ("import stream_gears, sys; stream_gears.download(sys.argv[1], {{}}, sys.argv[2], "
-          "stream_gears.PySegment(time=None, size=None))")
+          "stream_gears.PySegment())")
 Start = Callable[[str, Path, int], int]
 
 
