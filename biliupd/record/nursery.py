@@ -181,7 +181,8 @@ def _live(spec_path: str, descriptors: list[int], ours: list[int]) -> int:
     os.dup2(log, 2)
     for descriptor in (log, *ours):
         os.close(descriptor)
-    Path("/proc/self/comm").write_text("biliupd-record")
+    with contextlib.suppress(OSError):  # only for those who look at a list of processes
+        Path("/proc/self/comm").write_text("biliupd-record")
     try:
         return recorder.main(["recorder", spec_path, str(held)])
     except BaseException:
