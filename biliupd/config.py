@@ -5,6 +5,7 @@ its own section; nobody reads the file later, nor the environment. Relative path
 """
 
 import contextlib
+import ipaddress
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -50,10 +51,18 @@ def _folder_name(name: str) -> str:
     return name
 
 
+def _network(text: str) -> str:
+    try:
+        return str(ipaddress.ip_network(text, strict=False))
+    except ValueError:
+        raise ValueError("an address or a network is written 192.168.1.2 or 10.0.0.0/8") from None
+
+
 LONGEST_SECONDS = 366 * 86400.0  # beyond lie numbers that clocks, timers and sockets do not take
 Seconds = Annotated[float, Field(gt=0, le=LONGEST_SECONDS)]
 SecondsOrZero = Annotated[float, Field(ge=0, le=LONGEST_SECONDS)]
 BaseUrl = Annotated[str, AfterValidator(_web_address)]
+Network = Annotated[str, AfterValidator(_network)]
 
 
 class RecordingsConfig(Section):
@@ -292,9 +301,17 @@ class ControlConfig(Section):
     enabled: bool = True
     """Answer on host and port."""
     host: str = "127.0.0.1"
-    """Address to listen on. Loopback only, unless you know what you are doing."""
+    """Address to listen on. Others than loopback are refused until there is a user (biliupd passwd)."""
     port: Annotated[int, Field(ge=0, le=65535)] = 19159
     """Port to listen on; 0: any free one."""
+    names: list[str] = []
+    """Names of this machine under which the page may be asked for, beside its numbers and localhost."""
+    certificate: FilePath | None = None
+    """File with the TLS certificate (PEM, with its chain): then it answers https. Goes with key."""
+    key: FilePath | None = None
+    """File with its private key."""
+    trusted_proxies: list[Network] = []
+    """Addresses or networks (10.0.0.0/8) of reverse proxies whose X-Forwarded-For and -Proto are believed."""
 
 
 class LogConfig(Section):
@@ -408,6 +425,9 @@ def _contradictions(content: Any, base: Path, answers: Callable[[str], bool]) ->
         roots.append((path, directory))
     for path, entry in entries("templates"):
         yield from ((path + below, text) for below, text in template_contradictions(entry))
+    control = content.get("control") if isinstance(content, dict) else None
+    if isinstance(control, dict) and bool(control.get("certificate")) != bool(control.get("key")):
+        yield ("control", "key" if control.get("key") else "certificate"), "certificate and key go together"
     retention = content.get("retention") if isinstance(content, dict) else None
     if isinstance(retention, dict):
         yield from _retention_contradictions(retention, base, [root for _, root in roots])

@@ -12,6 +12,7 @@ from biliupd.catalog.database import write
 from biliupd.catalog.states import Stage, State
 from biliupd.errors import BiliupdError
 
+_ITS_OWN = ("_sqlite_migrations", "sqlite_sequence", "notices", "changes")  #: of each catalog
 BATCH = 512
 BEYOND_ALL_ROWS = 1 << 40
 _UNREADABLE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR})
@@ -29,7 +30,7 @@ def carry_over(db: Database, source: Path) -> int:
     db.execute("attach ? as old", [f"{source.absolute().as_uri()}?mode=ro"])
     try:
         db.execute("select count(*) from old.sqlite_master").fetchone()
-        return sum(_carry(db, table) for table in db.table_names() if table not in ("_sqlite_migrations", "notices"))
+        return sum(_carry(db, table) for table in db.table_names() if table not in _ITS_OWN)
     finally:
         db.execute("detach old")
         db.execute("pragma writable_schema = off")

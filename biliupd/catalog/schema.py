@@ -30,6 +30,12 @@ def recording(db: Database) -> None:
     db.executescript(_RECORDING)
 
 
+@migrations()
+def control(db: Database) -> None:
+    """Streamers of the API, people with their sessions, and a log of which rows changed, for who looks on."""
+    db.executescript(_CONTROL + "".join(_noting(*watched) for watched in _WATCHED))
+
+
 _FIRST = """
 create table streamers (
     id integer primary key,
@@ -255,3 +261,35 @@ create index videos_of_broadcast on videos(broadcast_id) where broadcast_id is n
 drop index videos_of_submission;
 create index videos_of_submission on videos(submission_id) where submission_id is not null
 """
+
+_CONTROL = """
+alter table streamers add column settings text not null default '{}';  -- of one of the API: the rest of it, as JSON
+alter table streamers add column mode text not null default 'on';      -- on, skipped (until it goes live anew), paused
+alter table users add column role text not null default 'admin';
+alter table sessions add column kind text not null default 'cookie';   -- cookie or bearer
+alter table sessions add column label text not null default '';
+alter table sessions add column address text not null default '';
+alter table sessions add column agent text not null default '';
+alter table sessions add column seen_at text not null default '';
+create index sessions_of_user on sessions(user_id);
+alter table videos add column asked integer not null default 0;        -- 1: publish it, whatever the settings say
+create table changes (                                                 -- the oldest are removed now and then
+    id integer primary key autoincrement,
+    kind text not null,
+    row not null
+)
+"""
+_WATCHED = (  # table, what its rows are called in changes, and the column that names one
+    ("streamers", "streamer", "id"), ("tasks", "task", "id"), ("videos", "video", "id"),
+    ("uploads", "video", "video_id"), ("submissions", "submission", "id"), ("accounts", "account", "name"),
+    ("notices", "notice", "key"), ("broadcasts", "broadcast", "id"),
+)  # fmt: skip
+
+
+def _noting(table: str, kind: str, column: str) -> str:
+    """Triggers that note each change of a table's rows, whoever makes it."""
+    return "".join(
+        f";create trigger {table}_{what} after {what} on {table} begin"
+        f" insert into changes (kind, row) values ('{kind}', {row}.{column}); end"
+        for what, row in (("insert", "new"), ("update", "new"), ("delete", "old"))
+    )
