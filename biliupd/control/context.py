@@ -1,0 +1,73 @@
+"""What every route is given: the catalog, the house, who asks, and whether they may."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, NamedTuple, Protocol
+
+from fastapi import Depends
+from starlette.requests import HTTPConnection
+
+from biliupd.catalog.database import Catalog
+from biliupd.config import ControlConfig
+from biliupd.control.house import House
+from biliupd.control.models import ROLES, Refusal, Role
+
+
+class Asker(NamedTuple):
+    """Who asks, by which session."""
+
+    user_id: int
+    username: str
+    role: Role
+    session_id: int
+    kind: Literal["cookie", "bearer"]
+
+
+class Authority(Protocol):
+    """Knows sessions; auth.Auth."""
+
+    def who(self, connection: HTTPConnection) -> Asker | None:
+        """By cookie or bearer token; None: nobody who is logged in."""
+
+
+class Onlooker(Protocol):
+    """Sees the catalog change; hub.Hub."""
+
+    async def changed(self, timeout_seconds: float) -> bool:
+        """Wait for the next change of any row; False: there was none in this time."""
+
+
+@dataclass
+class Context:
+    """Lives as long as the server, in `app.state.context`."""
+
+    catalog: Catalog
+    house: House
+    config: ControlConfig
+    auth: Authority
+    hub: Onlooker
+
+
+def context(connection: HTTPConnection) -> Context:
+    """That of the application."""
+    found: Context = connection.app.state.context
+    return found
+
+
+Here = Annotated[Context, Depends(context)]
+
+
+def may(role: Role) -> Any:
+    """A dependency: who asks, if they have at least this role. Refusal 401 or 403 else.
+
+    `asker: Annotated[Asker, may("operator")]`, or `dependencies=[may("viewer")]` of a router.
+    """
+
+    def check(connection: HTTPConnection, here: Here) -> Asker:
+        asker = here.auth.who(connection)
+        if asker is None:
+            raise Refusal(401, "nobody is logged in", hint="log in: POST /api/login", kind="login")
+        if ROLES.index(asker.role) < ROLES.index(role):
+            raise Refusal(403, f"this takes the role {role}, {asker.username} is {asker.role}", kind="role")
+        return asker
+
+    return Depends(check)
