@@ -1,4 +1,4 @@
-"""Where log lines go: stderr (the journal under systemd) and a rotating file; no secret gets into either.
+"""Where log lines go: stderr (the journal under systemd), a rotating file, and memory; no secret gets into any.
 
 Set up by `daemon` once; everybody else only says `logger.bind(video=...)`.
 """
@@ -7,9 +7,11 @@ import logging
 import os
 import re
 import sys
+from collections import deque
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from logging.handlers import RotatingFileHandler
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from loguru import logger
 
@@ -26,6 +28,20 @@ _NAMED = re.compile(
 )
 _PRIORITY = {"CRITICAL": 2, "ERROR": 3, "WARNING": 4, "SUCCESS": 5, "INFO": 6, "DEBUG": 7, "TRACE": 7}
 _hidden: set[str] = set()
+REMEMBERED = 2000  #: lines
+
+
+class Line(NamedTuple):
+    """A line of the log. `seq` counts them from 1, `bound` holds what it is about: streamer, video, submission."""
+
+    seq: int
+    at: datetime
+    level: str
+    text: str
+    bound: dict[str, Any]
+
+
+_remembered: deque[Line] = deque(maxlen=REMEMBERED)
 
 
 def hide(secrets: Iterable[str]) -> None:
@@ -38,6 +54,14 @@ def redact(text: str) -> str:
     for secret in tuple(_hidden):
         text = text.replace(secret, "***")
     return _NAMED.sub(r"\1***", text)
+
+
+def lines(after: int = 0) -> list[Line]:
+    """The last lines behind number `after`, oldest first. Any thread."""
+    found = _remembered.copy()
+    if found and found[-1].seq <= after:
+        return []
+    return [line for line in found if line.seq > after]
 
 
 def set_up(config: LogConfig, *, stderr: bool = True) -> None:
@@ -60,6 +84,7 @@ def set_up(config: LogConfig, *, stderr: bool = True) -> None:
 
         when = "" if journal else "{time:HH:mm:ss} {level: <7} "
         logger.add(to_stderr, level=config.level, format=_with(when), colorize=False, diagnose=False)
+    logger.add(_remember, level=config.level, format="{message}", diagnose=False)
     if to is not None:
 
         def to_file(message: "Message") -> None:
@@ -70,6 +95,16 @@ def set_up(config: LogConfig, *, stderr: bool = True) -> None:
 
         logger.add(to_file, level=config.level, format=_with("{time:YYYY-MM-DDTHH:mm:ss.SSSZ} {level: <7} "),
                    colorize=False, diagnose=False)  # fmt: skip
+
+
+def _remember(message: "Message") -> None:
+    record = message.record
+    seq = _remembered[-1].seq + 1 if _remembered else 1
+    text = record["message"]
+    if record["exception"] is not None and record["exception"].type is not None:
+        text += f" ({record['exception'].type.__name__}: {record['exception'].value})"
+    at = record["time"].astimezone(UTC)
+    _remembered.append(Line(seq, at, record["level"].name, redact(text), dict(record["extra"])))
 
 
 class _FromLibraries(logging.Handler):

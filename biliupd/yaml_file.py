@@ -79,6 +79,11 @@ def read(
     return found
 
 
+def places(raw: bytes) -> dict[KeyPath, int]:
+    """The line (from 1) of each value of a YAML text, by its path. Raises ConfigError for what is none."""
+    return _compose(raw, "")[1]
+
+
 def _compose(raw: bytes, name: str) -> tuple[Any, dict[KeyPath, int], list[str]]:
     """The plain content of a YAML text, the line of each path in it, and what is wrong with its form."""
     if len(raw) > LARGEST_FILE_BYTES:

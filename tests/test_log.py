@@ -96,3 +96,21 @@ def test_what_libraries_warn_of_goes_the_same_way(file, capsys):
     for written in (file.read_text(), capsys.readouterr().err):
         assert "WARNING urllib3.connectionpool: Retrying: /x?access_key=***\n" in written
         assert "chatter" not in written
+
+
+def test_the_last_lines_are_remembered_with_their_numbers_and_without_secrets(file):
+    log.hide(["abcdef123456"])
+    last = log.lines()[-1].seq if log.lines() else 0
+    logger.bind(streamer="ann").warning("the secret abcdef123456\nforges a line")
+    try:
+        raise ValueError("no")
+    except ValueError:
+        logger.exception("failed")
+    first, second = log.lines(last)
+    assert (first.level, first.text, first.bound) == (
+        "WARNING", "the secret ***\\nforges a line", {"streamer": "ann"})
+    assert (second.seq, second.text) == (first.seq + 1, "failed (ValueError: no)")
+    assert log.lines(second.seq) == []
+    for n in range(log.REMEMBERED + 5):
+        logger.info("{}", n)
+    assert [line.text for line in log.lines()] == [str(n) for n in range(5, log.REMEMBERED + 5)]
