@@ -1,7 +1,7 @@
 """The small tables: streamers, their broadcasts, runs of recorders, accounts, and notices to the operator."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from sqlite_utils import Database
 
@@ -25,6 +25,36 @@ def keep_streamers(db: Database, wanted: Sequence[dict[str, Any]]) -> None:
                 rows(db, "streamers").update(known[0], facts)
             else:
                 rows(db, "streamers").insert({**facts, "created_at": at})
+
+
+def active_streamers(db: Database) -> list[dict[str, Any]]:
+    """The rows of the streamers that are wanted, by the YAML or by the API."""
+    return list(db.query("select * from streamers where active = 1 order by id"))
+
+
+def make_streamer(db: Database, facts: dict[str, Any]) -> int | None:
+    """Add one of the API → its id; None when an active one has this name already, in whatever case.
+
+    `facts`: name, platform, url, check_interval, auto_upload, settings. A former one of that name gets its row back.
+    """
+    at, name = now(), facts["name"]
+    with write(db):
+        for (taken,) in db.execute("select name from streamers where active = 1").fetchall():
+            if taken.casefold() == name.casefold():
+                return None
+        known = db.execute("select id from streamers where name = ?", [name]).fetchone()
+        row = {**facts, "source": "api", "active": 1, "mode": "on", "status": "unknown", "status_reason": "",
+               "updated_at": at}  # fmt: skip
+        if known is None:
+            return int(cast(int, rows(db, "streamers").insert({**row, "created_at": at}).last_pk))
+        rows(db, "streamers").update(known[0], row)
+        return int(known[0])
+
+
+def change_streamer(db: Database, id: int, facts: dict[str, Any]) -> None:
+    """Other facts of a streamer, by column."""
+    with write(db):
+        rows(db, "streamers").update(id, {**facts, "updated_at": now()})
 
 
 def streamer_id(db: Database, name: str, *, platform: str = "", url: str = "") -> int:

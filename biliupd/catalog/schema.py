@@ -273,6 +273,7 @@ alter table sessions add column agent text not null default '';
 alter table sessions add column seen_at text not null default '';
 create index sessions_of_user on sessions(user_id);
 alter table videos add column asked integer not null default 0;        -- 1: publish it, whatever the settings say
+create index videos_asked on videos(id) where asked = 1;
 create table changes (                                                 -- the oldest are removed now and then
     id integer primary key autoincrement,
     kind text not null,

@@ -233,6 +233,36 @@ def retry(db: Database, id: int) -> bool:
     return move(db, id, State(row["state"]), State.RECORDED, **fresh, again=1)
 
 
+_TOGETHER = (  # with what a video would be submitted
+    f"(id = ? or broadcast_id = ? or (broadcast_id is null and root = {PATH} and parent_path = {PATH}"
+    " and parent_path != ''))"
+)  # fmt: skip
+
+
+def is_asked(db: Database, video: Video) -> bool:
+    """Whether a person asked for it to be published, or for one that it would be submitted with."""
+    if video.get("asked"):
+        return True
+    found = f"select 1 from videos indexed by videos_asked where asked = 1 and {_TOGETHER}"  # few are
+    return db.execute(found, _together(video)).fetchone() is not None
+
+
+def _together(video: Video) -> list[Any]:
+    alone = video["broadcast_id"] is not None
+    return [video["id"], video["broadcast_id"], *(None if alone else stored(video[n]) for n in ("root", "parent_path"))]
+
+
+_CAN_BE_ASKED_FOR = (State.RECORDING, State.RECORDED, State.EDITING, State.READY)
+
+
+def ask(db: Database, id: int) -> bool:
+    """A person wants it published, whatever the settings say; False when it is not on its way to be."""
+    with write(db):
+        return bool(db.execute(
+            "update videos set asked = 1, waits_for = null, retry_at = null where id = ? and state in (?, ?, ?, ?)"
+            " and removed_at is null", [id, *_CAN_BE_ASKED_FOR]).rowcount)  # fmt: skip
+
+
 def progress(db: Database, video: int, sent: int, total: int, rate: float, eta: float | None) -> None:
     """How much of a running upload has arrived, in bytes, how fast (bytes a second), and the seconds it still takes."""
     with write(db):

@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlite_utils import Database
 
-from biliupd.catalog import records
+from biliupd.catalog import records, videos
 from biliupd.catalog.database import stamp
 from biliupd.catalog.paths import readable
 from biliupd.catalog.videos import Video
@@ -78,12 +78,17 @@ class Show:
 
 
 def order_for(config: Config, db: Database, video: Video) -> Order | Wait:
-    """What to do with a ready video, or why nothing is done with it for now."""
-    user = _user_of(config, db, video)
+    """What to do with a ready video, or why nothing is done with it for now. That a person asked for it counts more
+    than what the settings say."""
+    user, asked = _user_of(config, db, video), videos.is_asked(db, video)
     if user is None:
+        if asked and config.accounts:
+            broadcast = records.get_broadcast(db, video["broadcast_id"])
+            name = broadcast["streamer"] if broadcast else ""
+            return Order(config.template("default"), next(iter(config.accounts)), name)
         return Wait("not published: it belongs to no streamer and no drop folder of the configuration", off=True)
     if isinstance(user, Streamer):
-        if not user.auto_upload:
+        if not user.auto_upload and not asked:
             return Wait(f"not published: auto_upload is off for {user.name}", off=True)
         if not config.accounts:
             return _NO_ACCOUNT
@@ -91,7 +96,7 @@ def order_for(config: Config, db: Database, video: Video) -> Order | Wait:
             config.template(user.template), user.account or next(iter(config.accounts)), user.name, user.url,
             early=user.submit_at == "first_part",
         )  # fmt: skip
-    return order_of_dropped(config, user, Path(video["file_path"]))
+    return order_of_dropped(config, user, Path(video["file_path"]), asked=asked)
 
 
 def is_wanted(config: Config, db: Database, video: Video) -> bool:
@@ -103,7 +108,7 @@ def is_wanted(config: Config, db: Database, video: Video) -> bool:
 _NO_ACCOUNT = Wait("waits for an account: there is none in the configuration (accounts:)")
 
 
-def order_of_dropped(config: Config, user: DropFolder, path: Path) -> Order | Wait:
+def order_of_dropped(config: Config, user: DropFolder, path: Path, *, asked: bool = False) -> Order | Wait:
     """The same for a file below a drop folder, whether the catalog knows it or not."""
     folder = folder_of(user, path)
     template = config.template(user.template)
@@ -114,7 +119,7 @@ def order_of_dropped(config: Config, user: DropFolder, path: Path) -> Order | Wa
     except ConfigError as error:
         until = stamp(datetime.now(UTC) + timedelta(seconds=SIDECAR_SECONDS))
         return Wait("waits for its sidecar to be mended: " + "; ".join(error.problems), until)
-    if not user.upload or not wanted.upload:
+    if not (user.upload and wanted.upload) and not asked:
         return Wait("not published: upload is off for " + ("it" if user.upload else "this drop folder"), off=True)
     if not config.accounts:
         return _NO_ACCOUNT
