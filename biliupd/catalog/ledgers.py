@@ -36,6 +36,18 @@ def latest(db: Database, most: int) -> list[dict[str, Any]]:
     return list(db.query(f"{_BROADCASTS} order by b.started_at desc, b.created_at desc limit ?", [most]))
 
 
+def page(db: Database, streamer: str = "", *, limit: int = 50, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
+    """The same in pieces, of one streamer or of all; and how many there are."""
+    where, values = " where s.name = ?" if streamer else "", [streamer] if streamer else []
+    found = db.query(
+        f"{_BROADCASTS}{where} order by b.started_at desc, b.created_at desc limit ? offset ?",
+        [*values, limit, offset],
+    )
+    (total,) = db.execute(
+        f"select count(*) from broadcasts b join streamers s on s.id = b.streamer_id{where}", values).fetchone()
+    return list(found), int(total)
+
+
 def find(db: Database, text: str) -> list[dict[str, Any]]:
     """Broadcasts meant by the beginning of an id or by their folder; else the latest of the streamer of that name."""
     if not is_text(text):

@@ -5,8 +5,9 @@ from typing import Any, Literal, NamedTuple
 
 from sqlite_utils import Database
 
-from biliupd.catalog.paths import PATH, stored
+from biliupd.catalog.paths import PATH, readable, stored
 from biliupd.catalog.states import State
+from biliupd.catalog.submissions import in_order
 from biliupd.catalog.videos import Video
 
 Sort = Literal["created_at", "title", "duration", "file_size", "uploaded_at"]
@@ -20,8 +21,25 @@ SORTS = tuple(_ORDER)
 class Page(NamedTuple):
     """A piece of a longer list."""
 
-    videos: list[Video]  #: rows with the streamer's name as `streamer`
+    videos: list[Video]  #: as `page` gives them
     total: int  #: length of the whole list
+
+
+class Wanted(NamedTuple):
+    """Which videos: those whose title or streamer's name contains `text`, in any case of the letters a to z.
+
+    `streamer` is a whole name, `root` a watched directory, `broadcast` an id; without `states` those that are missing
+    are left out.
+    """
+
+    text: str = ""
+    streamer: str = ""
+    states: tuple[State, ...] = ()
+    root: str = ""
+    broadcast: str = ""
+
+
+ALL = Wanted()  #: but for the missing ones
 
 
 class Sums(NamedTuple):
@@ -36,41 +54,91 @@ class Sums(NamedTuple):
     latest_at: str  #: when the last video came; empty when there is none
 
 
+_VIDEOS = (  # only what people look at: of 100 videos on a page, what is not read saves a third of the time
+    "select v.id, v.title, v.streamer_id, v.broadcast_id, v.submission_id, v.root, v.path, v.file_path, v.kind,"
+    " v.file_size, v.duration, v.width, v.height, v.video_codec, v.audio_codec, v.bitrate, v.state, v.since,"
+    " v.waits_for, v.last_error, v.attempts, v.retry_at, v.bvid, v.pinned, v.removed_at, v.thumbnail_path, v.gaps,"
+    " v.same_as, v.uploaded_at, v.created_at, s.name as streamer, u.bytes_total, u.bytes_sent, u.bytes_per_second,"
+    " u.eta_seconds, u.line, u.started_at, u.finished_at"
+    " from {source} left join streamers s on s.id = v.streamer_id left join uploads u on u.video_id = v.id"
+)
+_AT_WORK = (State.RECORDING, State.EDITING, State.UPLOADING, State.HELD)
+
+
 def search(
     db: Database, text: str = "", *, streamer: str = "", states: Sequence[State] = (), root: str = "",
     sort: Sort = "created_at", descending: bool = True, limit: int = 50, offset: int = 0,
 ) -> Page:  # fmt: skip
-    """Videos whose title or streamer's name contains `text`, in any case of the letters a to z.
+    """A page of what is wanted, and how much that is."""
+    wanted = Wanted(text, streamer, tuple(states), root)
+    return Page(page(db, wanted, sort, descending=descending, limit=limit, offset=offset), total(db, wanted))
 
-    `streamer` is a whole name, `root` a watched directory; without `states` those that are missing are left out.
-    """
+
+def page(
+    db: Database, wanted: Wanted = ALL, sort: Sort = "created_at", *, descending: bool = True, limit: int = 50,
+    offset: int = 0,
+) -> list[Video]:  # fmt: skip
+    """Rows for people: with the streamer's name as `streamer`, and how far its upload is, if there is one."""
+    condition, values = _condition(wanted)
+    order = _ORDER[sort].format(way="desc" if descending else "asc")
+    # the ids come from an index wherever one holds what is asked; only a page of rows is read
+    chosen = f"(select id from videos where {condition} order by {order} limit ? offset ?)"
+    found = db.query(
+        f"{_VIDEOS.format(source=f'{chosen} page join videos v on v.id = page.id')}"
+        f" order by {', '.join('v.' + term for term in order.split(', '))}",
+        [*values, limit, offset],
+    )
+    return list(found)
+
+
+def total(db: Database, wanted: Wanted = ALL) -> int:
+    """How many they are."""
+    condition, values = _condition(wanted)
+    (count,) = db.execute(f"select count(*) from videos where {condition}", values).fetchone()
+    return int(count)
+
+
+def _condition(wanted: Wanted) -> tuple[str, list[str | bytes]]:
     where: list[str] = []
-    values: list[str | bytes | int] = []
-    if text:
-        like = "%" + text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
+    values: list[str | bytes] = []
+    if wanted.text:
+        like = "%" + wanted.text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
         where.append(
             "(title like ? escape '\\' or streamer_id in (select id from streamers where name like ? escape '\\'))"
         )
         values += [like, like]
-    if streamer:
+    if wanted.streamer:
         where.append("streamer_id = (select id from streamers where name = ?)")
-        values.append(streamer)
-    if root:
+        values.append(wanted.streamer)
+    if wanted.root:
         where.append(f"root = {PATH}")
-        values.append(stored(root))
-    where.append(f"state {'in' if states else 'not in'} ({','.join('?' * max(len(states), 1))})")
-    values += list(states) or [State.MISSING]
-    condition, order = " and ".join(where), _ORDER[sort].format(way="desc" if descending else "asc")
-    # the ids come from an index wherever one holds what is asked; only a page of rows is read
-    found = db.query(
-        "select v.*, s.name as streamer from"
-        f" (select id from videos where {condition} order by {order} limit ? offset ?)"
-        " page join videos v on v.id = page.id left join streamers s on s.id = v.streamer_id"
-        f" order by {', '.join('v.' + term for term in order.split(', '))}",
-        [*values, limit, offset],
-    )
-    (total,) = db.execute(f"select count(*) from videos where {condition}", values).fetchone()
-    return Page(list(found), int(total))
+        values.append(stored(wanted.root))
+    if wanted.broadcast:
+        where.append("broadcast_id = ?")
+        values.append(wanted.broadcast)
+    where.append(f"state {'in' if wanted.states else 'not in'} ({','.join('?' * max(len(wanted.states), 1))})")
+    return " and ".join(where), [*values, *(wanted.states or [State.MISSING])]
+
+
+def some(db: Database, ids: Sequence[int]) -> list[Video]:
+    """Those of these ids that are there, the newest first, as `page` gives them."""
+    marks = ",".join("?" * len(ids))
+    return list(db.query(f"{_VIDEOS.format(source='videos v')} where v.id in ({marks}) order by v.id desc", list(ids)))
+
+
+def current(db: Database, newest: int = 50, most: int = 200) -> list[Video]:
+    """The newest, and those at work or held (at most `most` of each state), the newest first."""
+    ids = {video["id"] for video in page(db, limit=newest)}
+    for state in _AT_WORK:
+        ids.update(id for (id,) in db.execute(
+            "select id from videos where state = ? order by id desc limit ?", [state, most]).fetchall())  # fmt: skip
+    return some(db, sorted(ids))
+
+
+def of_submission(db: Database, id: int) -> list[Video]:
+    """The videos of a submission, in the order of its parts, as `page` gives them."""
+    found = db.query(f"{_VIDEOS.format(source='videos v')} where v.submission_id = ?", [id])
+    return in_order(found)
 
 
 def children(db: Database, root: str, folder: str = "") -> tuple[list[tuple[str, int]], list[Video]]:
@@ -86,10 +154,30 @@ def children(db: Database, root: str, folder: str = "") -> tuple[list[tuple[str,
         name = path[len(start) :].split("/", 1)[0]
         folders[name] = folders.get(name, 0) + count
     here = db.query(
-        f"select * from videos where root = {PATH} and parent_path = {PATH} and state != ? order by path",
+        f"{_VIDEOS.format(source='videos v')} where v.root = {PATH} and v.parent_path = {PATH} and v.state != ?"
+        " order by v.path",
         [stored(root), stored(folder), State.MISSING],
     )
     return sorted(folders.items()), list(here)
+
+
+def folder_read_as(db: Database, root: str, folder: str) -> str:
+    """The folder that people read so: its name may hold bytes that are no UTF-8. Itself when there is none."""
+    found = ""
+    for name in folder.split("/") if folder else ():
+        names = [one for one, _ in children(db, root, found)[0]]
+        match = name if name in names else next((one for one in names if readable(one) == name), None)
+        if match is None:
+            return folder
+        found = f"{found}/{match}" if found else match
+    return found
+
+
+def roots(db: Database) -> list[tuple[str, int]]:
+    """The directories that videos lie in, with the number of those in each."""
+    return db.execute(
+        "select root, count(*) from videos where state != ? group by root order by root", [State.MISSING]
+    ).fetchall()
 
 
 def sums(db: Database) -> list[Sums]:

@@ -343,3 +343,64 @@ def retry(db: Database, id: int) -> bool:
 def everything(db: Database) -> list[Submission]:
     """All of them, oldest first."""
     return list(db.query("select * from submissions order by id"))
+
+
+_FOR_PEOPLE = (
+    "select s.id, s.title, s.key, s.state, s.since, s.account, s.broadcast_id, s.aid, s.bvid, s.review, s.review_state,"
+    " s.waits_for, s.last_error, s.attempts, s.retry_at, s.created_at, n.name as streamer, count(v.id) as parts,"
+    " count(u.finished_at) as parts_uploaded, coalesce(sum(max(v.file_size, coalesce(u.bytes_total, 0))), 0)"
+    " as bytes_total, coalesce(sum(u.bytes_sent), 0) as bytes_sent, coalesce(b.title, min(v.title), '') as show"
+    " from submissions s left join broadcasts b on b.id = s.broadcast_id left join streamers n on n.id = b.streamer_id"
+    " left join videos v on v.submission_id = s.id and v.state not in ('ignored', 'missing')"
+    " left join uploads u on u.video_id = v.id where s.id in ({ids}) group by s.id order by s.id desc"
+)
+
+
+def page(
+    db: Database, text: str = "", states: Sequence[Stage] = (), *, limit: int = 50, offset: int = 0
+) -> tuple[list[Submission], int]:
+    """Submissions for people, the newest first: with the streamer's name, the `show` they are of, the number of their
+    parts and how much of those has arrived; and how many there are. `text` is part of a title, in any case of a to z.
+    """
+    where: list[str] = ["1"]
+    values: list[str] = []
+    if text:
+        like = "%" + text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
+        where.append("(title like ? escape '\\' or bvid = ? or broadcast_id in"
+                     " (select id from broadcasts where title like ? escape '\\'))")  # fmt: skip
+        values += [like, text, like]
+    if states:
+        where.append(f"state in ({','.join('?' * len(states))})")
+        values += list(states)
+    condition = " and ".join(where)
+    chosen = f"select id from submissions where {condition} order by id desc limit ? offset ?"
+    found = db.query(_FOR_PEOPLE.format(ids=chosen), [*values, limit, offset])
+    (total,) = db.execute(f"select count(*) from submissions where {condition}", values).fetchone()
+    return list(found), int(total)
+
+
+def some(db: Database, ids: Sequence[int]) -> list[Submission]:
+    """Those of these ids that are there, as `page` gives them."""
+    return list(db.query(_FOR_PEOPLE.format(ids=",".join("?" * len(ids))), list(ids)))
+
+
+def current(db: Database, newest: int = 50, most: int = 200) -> list[Submission]:
+    """The newest and those that are not finished (at most `most`), as `page` gives them."""
+    ids = {id for (id,) in db.execute(
+        "select id from (select id from submissions order by id desc limit ?) union"
+        " select id from (select id from submissions where state != ? order by id desc limit ?)",
+        [newest, Stage.PUBLISHED, most]).fetchall()}  # fmt: skip
+    return some(db, sorted(ids))
+
+
+def of_videos(db: Database, ids: Sequence[int]) -> list[int]:
+    """Ids of the submissions these videos belong to."""
+    marks = ",".join("?" * len(ids))
+    return [id for (id,) in db.execute(
+        f"select distinct submission_id from videos where id in ({marks}) and submission_id is not null", list(ids)
+    ).fetchall()]  # fmt: skip
+
+
+def counts(db: Database) -> dict[str, int]:
+    """Number of submissions by state."""
+    return dict(db.execute("select state, count(*) from submissions group by state order by state").fetchall())
