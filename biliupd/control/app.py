@@ -1,0 +1,83 @@
+"""The application: every route, and what OpenAPI says of them. Built once, when the server starts; touches nothing."""
+
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from biliupd.control import people, problems
+from biliupd.control.context import Context
+from biliupd.control.models import Problem
+
+_ROUTERS: tuple[APIRouter, ...] = (people.router,)
+_TEXT = """Everything that the page shows and does. Moments are ISO 8601 in UTC, durations seconds, sizes bytes.
+
+Log in with `POST /api/login`: a page gets a cookie, a script asks for `"session": "bearer"` and sends the token it gets
+as `Authorization: Bearer …`. A viewer looks; an operator also starts, stops and retries; an admin also manages users.
+Every error is `application/problem+json` (RFC 9457). Unsafe methods take `application/json` only."""
+_TAGS = {
+    "people": "Logging in, sessions, users.",
+    "streamers": "Who is recorded, and starting and stopping it.",
+    "tasks": "Runs of recorders.",
+    "library": "Videos, broadcasts, and what is missing in them.",
+    "files": "Pictures and media.",
+    "publishing": "Submissions and accounts at Bilibili.",
+    "system": "The daemon itself.",
+}
+_SECURITY: dict[str, Any] = {
+    "cookie": {"type": "apiKey", "in": "cookie", "name": "biliupd", "description": "Over https: __Host-biliupd"},
+    "bearer": {"type": "http", "scheme": "bearer"},
+}
+
+
+def make(context: Context) -> FastAPI:
+    """The application around what its routes need."""
+    app = FastAPI(
+        title="biliupd", version=context.house.version, description=_TEXT, openapi_url="/api/openapi.json",
+        docs_url=None, redoc_url=None, redirect_slashes=False,
+        openapi_tags=[{"name": name, "description": text} for name, text in _TAGS.items()],
+    )  # fmt: skip
+    app.state.context = context
+    problems.tell(app)
+    for router in _ROUTERS:
+        app.include_router(router)
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _complete(get_openapi(
+                title=app.title, version=app.version, description=app.description, routes=app.routes,
+                tags=app.openapi_tags,
+            ))  # fmt: skip
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's own documentation does it
+    return app
+
+
+def _complete(schema: dict[str, Any]) -> dict[str, Any]:
+    """Add what holds for every route: how one logs in, and what anyone may be refused with."""
+    components = schema.setdefault("components", {})
+    components["securitySchemes"] = _SECURITY
+    shapes = components.setdefault("schemas", {})
+    for name in ("HTTPValidationError", "ValidationError"):  # FastAPI's own, which never come
+        shapes.pop(name, None)
+    whole = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+    shapes.update(whole.pop("$defs"))
+    shapes["Problem"] = whole
+    schema["security"] = [{name: []} for name in _SECURITY]
+    for operations in schema["paths"].values():
+        for method, operation in operations.items():
+            statuses = {421, 500, 503}
+            if operation.get("security") != []:
+                statuses |= {401, 403}
+            if method != "get":
+                statuses |= {403, 413, 415}
+            if operation.get("requestBody"):
+                statuses |= {400, 422}
+            if operation.get("parameters"):
+                statuses |= {422}
+            known = operation.setdefault("responses", {})
+            known.pop("422", None)
+            for status, text in problems.problems(*statuses).items():
+                known.setdefault(str(status), text)
+    return schema
