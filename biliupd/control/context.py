@@ -1,6 +1,8 @@
 """What every route is given: the catalog, the house, who asks, and whether they may."""
 
-from dataclasses import dataclass
+import secrets
+from collections.abc import Hashable
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
 from fastapi import Depends
@@ -32,6 +34,11 @@ class Authority(Protocol):
 class Onlooker(Protocol):
     """Sees the catalog change; hub.Hub."""
 
+    sample_seconds: float
+
+    def bitrates(self, task_id: str) -> list[float]:
+        """Bits a second of a running task, one for each `sample_seconds` of the last minutes, oldest first."""
+
     async def changed(self, timeout_seconds: float) -> bool:
         """Wait for the next change of any row; False: there was none in this time."""
 
@@ -45,10 +52,12 @@ class Context:
     config: ControlConfig
     auth: Authority
     hub: Onlooker
+    epoch: str = field(default_factory=lambda: secrets.token_hex(4))  #: another one after each start
+    counted: dict[Hashable, tuple[int, int]] = field(default_factory=dict)  #: question → state of the catalog, answer
 
 
-def context(connection: HTTPConnection) -> Context:
-    """That of the application."""
+async def context(connection: HTTPConnection) -> Context:
+    """That of the application. (Not `def`: that would cost each request a change of threads.)"""
     found: Context = connection.app.state.context
     return found
 

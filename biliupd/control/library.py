@@ -1,0 +1,180 @@
+"""The routes of the library: videos, broadcasts, and what is missing in them. Run on the server's threads.
+
+Read the catalog, and write to it what a person wants of a video.
+"""
+
+import os
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Path, Query, Request, Response
+from sqlite_utils import Database
+
+from biliupd.catalog import ledgers, library, videos
+from biliupd.catalog.changes import reading
+from biliupd.catalog.paths import readable
+from biliupd.catalog.states import State
+from biliupd.control import rows
+from biliupd.control.context import Context, Here, may
+from biliupd.control.models import (
+    Broadcast,
+    Folder,
+    Id,
+    Ledger,
+    Page,
+    Pin,
+    Preview,
+    Refusal,
+    StreamerSums,
+    Tree,
+    Video,
+)
+from biliupd.control.problems import problems
+
+MOST_COUNTED = 100  #: questions whose totals are remembered
+
+router = APIRouter(tags=["library"])
+BroadcastId = Annotated[str, Path(max_length=200)]
+Offset = Annotated[int, Query(ge=0, le=10**9)]
+
+
+@router.get("/videos", response_model=Page[Video], responses={304: {}}, dependencies=[may("viewer")])
+def list_videos(
+    request: Request, here: Here,
+    q: Annotated[str, Query(max_length=200, description="Part of a title or of a streamer's name")] = "",
+    streamer: Annotated[str, Query(max_length=200, description="Its whole name")] = "",
+    state: Annotated[list[State], Query(description="Several may be given; without: all but missing")] = [],  # noqa: B006
+    root: Annotated[str, Query(max_length=4096, description="A watched directory")] = "",
+    broadcast: Annotated[str, Query(max_length=200, description="A broadcast's id")] = "",
+    sort: library.Sort = "created_at", order: Literal["asc", "desc"] = "desc",
+    limit: Annotated[int, Query(ge=1, le=500)] = 50, offset: Offset = 0,
+) -> Response:  # fmt: skip
+    """The library in pages."""
+    etag = rows.mark(here)
+    if rows.is_known(request, etag):
+        return rows.unchanged(etag)
+    db = here.catalog.db
+    wanted = library.Wanted(q, streamer, tuple(dict.fromkeys(state)), root, broadcast)
+    with reading(db) as seq:
+        found = library.page(db, wanted, sort, descending=order == "desc", limit=limit, offset=offset)
+        total = _counted(here, db, wanted, seq)
+    shown = Page(items=[rows.video(row) for row in found], total=total, limit=limit, offset=offset)
+    return rows.answer(shown, headers={"ETag": rows.mark(here, seq)})
+
+
+def _counted(here: Context, db: Database, wanted: library.Wanted, seq: int) -> int:
+    """How many there are: counted once for each state of the catalog, because that takes longest of all."""
+    known = here.counted.get(wanted)
+    if known is None or known[0] != seq:
+        if len(here.counted) >= MOST_COUNTED:
+            here.counted.clear()
+        known = here.counted[wanted] = seq, library.total(db, wanted)
+    return known[1]
+
+
+@router.get("/videos/tree", response_model=Tree, dependencies=[may("viewer")])
+def tree(
+    here: Here, root: Annotated[str, Query(max_length=4096)] = "", folder: Annotated[str, Query(max_length=4096)] = ""
+) -> Response:
+    """One level of the library: without a root the watched directories, else what lies in a folder of one."""
+    db = here.catalog.db
+    counted = dict(library.roots(db))
+    if not root:
+        for one in here.house.roots():
+            counted.setdefault(os.path.abspath(one), 0)
+        folders = [Folder(name=readable(os.path.basename(path) or path), path=readable(path), videos=count)
+                   for path, count in sorted(counted.items())]  # fmt: skip
+        return rows.answer(Tree(root="", folder="", folders=folders, videos=[]))
+    real = next((path for path in counted if readable(path) == root), root)
+    inside = folder.strip("/")
+    found, here_now = library.children(db, real, library.folder_read_as(db, real, inside))
+    above = f"{inside}/" if inside else ""
+    folders = [Folder(name=readable(name), path=f"{above}{readable(name)}", videos=count) for name, count in found]
+    shown = Tree(root=root, folder=inside, folders=folders, videos=[rows.video(row) for row in here_now])
+    return rows.answer(shown)
+
+
+@router.get("/stats", response_model=list[StreamerSums], dependencies=[may("viewer")])
+def stats(here: Here) -> Response:
+    """Sums of the library for each streamer."""
+    return rows.answer([StreamerSums(**one._asdict()) for one in library.sums(here.catalog.db)])
+
+
+@router.get("/videos/{id}", response_model=Video, responses={304: {}, **problems(404)}, dependencies=[may("viewer")])
+def get_video(request: Request, here: Here, id: Id) -> Response:
+    """One video."""
+    return rows.answer_or_unchanged(request, rows.find_video(here.catalog.db, id))
+
+
+@router.post("/videos/{id}/upload", status_code=202, response_model=Video, responses=problems(404, 409),
+             dependencies=[may("operator")])  # fmt: skip
+def upload(here: Here, id: Id) -> Response:
+    """Publish it, whatever auto_upload says of its streamer. 409: why that makes no sense now."""
+    db = here.catalog.db
+    if not videos.ask(db, id):
+        one = rows.find_video(db, id)
+        why, hint = _WHY_NOT.get(one.state, ("its file was removed", ""))
+        raise Refusal(409, f"video {id} is not uploaded: {why}", hint=hint)
+    return rows.answer(rows.find_video(db, id), status=202)
+
+
+_AGAIN = "POST /api/videos/{id}/retry lets it go on"
+_WHY_NOT: dict[str, tuple[str, str]] = {
+    State.UPLOADING: ("it is being uploaded already", ""),
+    State.UPLOADED: ("Bilibili has it already", ""),
+    State.PUBLISHED: ("it is published already", ""),
+    State.HELD: ("it is held for a person", _AGAIN),
+    State.IGNORED: ("it is ignored", _AGAIN),
+    State.MISSING: ("its file is gone", "put the file back, and sync"),
+}
+
+
+@router.post("/videos/{id}/retry", response_model=Video, responses=problems(404, 409), dependencies=[may("operator")])
+def retry(here: Here, id: Id) -> Response:
+    """Try a held or ignored one again."""
+    db = here.catalog.db
+    if not videos.retry(db, id):
+        one = rows.find_video(db, id)
+        raise Refusal(409, f"video {id} is neither held nor ignored: it is {one.state}")
+    return rows.answer(rows.find_video(db, id))
+
+
+@router.put("/videos/{id}/pin", response_model=Video, responses=problems(404), dependencies=[may("operator")])
+def pin(here: Here, id: Id, wants: Pin) -> Response:
+    """Keep its file for good, whatever the retention says; or no longer."""
+    videos.pin(here.catalog.db, id, wants.pinned)
+    return rows.answer(rows.find_video(here.catalog.db, id))
+
+
+@router.get("/videos/{id}/preview", response_model=list[Preview], responses=problems(404, 409),
+            dependencies=[may("viewer")])  # fmt: skip
+def preview(here: Here, id: Id) -> Response:
+    """Exactly what would be sent to Bilibili for it and what belongs to it. Sends nothing."""
+    row = videos.get(here.catalog.db, id)
+    if row is None:
+        raise Refusal(404, f"there is no video {id}", field="path.id")
+    return rows.answer(here.house.preview(row["broadcast_id"] or row["file_path"]))
+
+
+@router.get("/broadcasts", response_model=Page[Broadcast], dependencies=[may("viewer")])
+def list_broadcasts(
+    here: Here, streamer: Annotated[str, Query(max_length=200)] = "",
+    limit: Annotated[int, Query(ge=1, le=500)] = 50, offset: Offset = 0,
+) -> Response:  # fmt: skip
+    """What was on air, the newest first."""
+    found, total = ledgers.page(here.catalog.db, streamer, limit=limit, offset=offset)
+    shown = [rows.broadcast(row) for row in found]
+    return rows.answer(Page(items=shown, total=total, limit=limit, offset=offset))
+
+
+@router.get("/broadcasts/{id}", response_model=Broadcast, responses=problems(404), dependencies=[may("viewer")])
+def get_broadcast(here: Here, id: BroadcastId) -> Response:
+    """One of them."""
+    return rows.answer(rows.find_broadcast(here.catalog.db, id))
+
+
+@router.get("/broadcasts/{id}/ledger", response_model=Ledger, responses=problems(404), dependencies=[may("viewer")])
+def ledger(here: Here, id: BroadcastId) -> Response:
+    """What of it is missing and why, and what else happened."""
+    db = here.catalog.db
+    one = rows.find_broadcast(db, id)
+    return rows.answer(Ledger(broadcast=one, rows=[rows.ledger_row(row) for row in ledgers.of(db, id)]))
