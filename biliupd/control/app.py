@@ -5,11 +5,13 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from biliupd.control import people, problems
+from biliupd.control import library, people, problems, publishing, streamers, system, tasks
 from biliupd.control.context import Context
 from biliupd.control.models import Problem
 
-_ROUTERS: tuple[APIRouter, ...] = (people.router,)
+_API: tuple[APIRouter, ...] = (
+    people.router, streamers.router, tasks.router, library.router, publishing.router, system.router,
+)  # fmt: skip
 _TEXT = """Everything that the page shows and does. Moments are ISO 8601 in UTC, durations seconds, sizes bytes.
 
 Log in with `POST /api/login`: a page gets a cookie, a script asks for `"session": "bearer"` and sends the token it gets
@@ -39,8 +41,8 @@ def make(context: Context) -> FastAPI:
     )  # fmt: skip
     app.state.context = context
     problems.tell(app)
-    for router in _ROUTERS:
-        app.include_router(router)
+    for router in _API:
+        app.include_router(router, prefix="/api")
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:

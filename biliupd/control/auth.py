@@ -71,19 +71,19 @@ class Auth:
         if given is None:
             return None
         token, kind = given
-        hashed, now = _hash(token), time.monotonic()
-        known = self._known.get(hashed)
+        key, now = hashed(token), time.monotonic()
+        known = self._known.get(key)
         if known is None or now - known.at > TRUSTED_SECONDS:
-            known = self._look_up(hashed, now, connection)
+            known = self._look_up(key, now, connection)
         if known is None or known.asker.kind != kind or known.expires_at <= stamp(datetime.now(UTC)):
             return None
         return known.asker
 
-    def _look_up(self, hashed: str, now: float, connection: HTTPConnection) -> _Known | None:
+    def _look_up(self, key: str, now: float, connection: HTTPConnection) -> _Known | None:
         generation = self._generation
-        row = users.session(self._catalog.db, hashed)
+        row = users.session(self._catalog.db, key)
         if row is None:
-            self._known.pop(hashed, None)
+            self._known.pop(key, None)
             return None
         asker = Asker(row["user_id"], row["username"], row["role"], row["id"], row["kind"])
         known = _Known(asker, row["expires_at"], now)
@@ -95,7 +95,7 @@ class Auth:
             if generation == self._generation:
                 if len(self._known) >= MOST_KNOWN:
                     self._known.clear()
-                self._known[hashed] = known
+                self._known[key] = known
         return known
 
     def forget(self) -> None:
@@ -119,7 +119,7 @@ class Auth:
         keys = [f"from {network(address)}"]
         if user is None or address not in {row["address"] for row in users.sessions(self._catalog.db, [user["id"]])}:
             # from where they are logged in already, others' tries at their name keep nobody out
-            keys.append(f"for {_hash(given.username)}")
+            keys.append(f"for {hashed(given.username)}")
         self._try(keys)
         if not self._passwords.check(user["password_hash"] if user else None, given.password) or user is None:
             raise Refusal(401, "wrong name or password", kind="credentials")
@@ -176,7 +176,7 @@ class Auth:
     ) -> Login:
         token, expires_at = secrets.token_urlsafe(32), stamp(datetime.now(UTC) + VALID)
         id = users.begin_session(
-            self._catalog.db, user, _hash(token), expires_at, kind=kind, label=label,
+            self._catalog.db, user, hashed(token), expires_at, kind=kind, label=label,
             address=_address(connection), agent=_plain(connection.headers.get("user-agent", ""))[:200],
         )  # fmt: skip
         if id is None:
@@ -203,7 +203,8 @@ def _token(connection: HTTPConnection) -> tuple[str, str] | None:
     return (found, "cookie") if found else None
 
 
-def _hash(token: str) -> str:
+def hashed(token: str) -> str:
+    """What is kept of a token."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 

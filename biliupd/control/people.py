@@ -23,7 +23,7 @@ from biliupd.control.models import (
 )
 from biliupd.control.problems import OPEN, problems
 
-router = APIRouter(prefix="/api", tags=["people"])
+router = APIRouter(tags=["people"])
 
 
 def _auth(here: Here) -> Auth:

@@ -1,120 +1,266 @@
-"""Answers HTTP on the address of the settings: `GET /api/health`, for a supervisor or a monitor.
+"""Answers HTTP and websockets on the address of the settings.
 
-Runs on a thread of its own (uvicorn's event loop), which owns the listening socket. When the address is taken, the
-daemon goes on without it and says so: recording matters more.
+Runs on a thread of its own (uvicorn's event loop), which owns the listening socket; routes that wait get threads of a
+small pool. When it cannot listen, or must not yet because nobody could log in, the daemon goes on without it and says
+so, and it tries again: recording matters more.
 """
 
+import asyncio
 import ipaddress
-import re
+import logging
+import os
 import socket
+import ssl
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from pathlib import Path
 
+import anyio.to_thread
+import h11
 import uvicorn
-from fastapi import FastAPI, Request, Response
 from loguru import logger
-from pydantic import BaseModel
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from biliupd.catalog.database import Catalog
 from biliupd.config import ControlConfig
+from biliupd.control.app import make
+from biliupd.control.auth import Auth
+from biliupd.control.context import Context
+from biliupd.control.guard import Guard
+from biliupd.control.house import House
+from biliupd.errors import TemporaryError
 
-_HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]]*))(?::\d*)?")  # RFC 9112, 3.2: host and port
-
-
-class Health(BaseModel):
-    """Answer of `GET /api/health`; HTTP 503 when `ok` is false."""
-
-    ok: bool
-    version: str
-    trouble: list[str]
-
-
-def app(version: str, trouble: Callable[[], list[str]], host: str = "127.0.0.1") -> FastAPI:
-    """The application; `trouble` names what does not work right now, `host` is the name it is known by."""
-    api = FastAPI(title="biliupd", version=version, docs_url=None, openapi_url="/api/openapi.json",
-                  redoc_url=None)  # fmt: skip
-
-    @api.middleware("http")
-    async def under_its_own_name(
-        request: Request, answer: Callable[[Request], Awaitable[Response]]
-    ) -> Response:  # fmt: skip
-        """A page elsewhere must not reach us by a name of its own that it points here (DNS rebinding)."""
-        if not _is_ours(request.headers.get("host", ""), host):
-            return Response("this is not a name of biliupd's control address; use its number\n", status_code=421)
-        return await answer(request)
-
-    @api.get("/api/health", responses={503: {"model": Health}})
-    def health(response: Response) -> Health:
-        """Whether biliupd does its work."""
-        found = trouble()
-        if found:
-            response.status_code = 503
-        return Health(ok=not found, version=version, trouble=found)
-
-    return api
-
-
-def _is_ours(named: str, host: str) -> bool:
-    """Whether a Host header holds an address, localhost, or the name of the settings."""
-    matched = _HOST.fullmatch(named)
-    if matched is None:
-        return False
-    name = matched[1] or matched[2]
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return name.lower() in ("", "localhost", host.lower())
-    return True
+THREADS = 8  #: for routes; each has a connection to the catalog
+CONNECTIONS = 500  #: beyond, HTTP 503
+HEAD_SECONDS = 20.0  #: in which a request's head has to be there
+HEAD_BYTES = 32 * 1024
+KEEP_ALIVE_SECONDS = 30
+WEBSOCKET_BYTES = 64 * 1024  #: of one message to us
+AGAIN_SECONDS = 2.0  #: until it tries again to listen
+CLOSE_SECONDS = 1  #: for what is being answered when it ends
+RENEW_SECONDS = 60  #: how often the certificate is looked at
+SPARE = 50  #: so many more connections are told that there are too many; the next are just cut
 
 
 class Control:
-    """Owns the server thread. `port` is the real one once it is started; None when it does not listen."""
+    """Owns the server thread. `port` is the real one once it listens; None when it does not."""
 
     def __init__(
-        self, control: ControlConfig, version: str, *, trouble: Callable[[], list[str]],
-        on_address: Callable[[str], None],
-    ) -> None:  # fmt: skip
-        """`on_address` is told why the address cannot be used, or an empty text."""
-        self._control, self._on_address = control, on_address
-        self._app = app(version, trouble, control.host)
-        self._closed = False
+        self, config: ControlConfig, catalog: Catalog, house: House, *, on_address: Callable[[str], None]
+    ) -> None:
+        """`on_address` is told why it does not listen, or an empty text."""
+        self._config, self._catalog, self._house, self._on_address = config, catalog, house, on_address
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
+        self._said: str | None = None
+        self.auth = Auth(catalog)
         self.port: int | None = None
 
     def start(self) -> None:
-        """Bind and answer."""
-        self._on_address("")
-        if not self._control.enabled:
+        """Listen and answer, or try again until it can."""
+        logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # strangers must not fill the log; we say what matters
+        if not self._config.enabled:
+            self._say("")
             return
-        family = socket.AF_INET6 if ":" in self._control.host else socket.AF_INET
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((self._control.host, self._control.port))
-            listener.listen(128)
-        except OSError as error:
-            listener.close()
-            text = f"control: {self._control.host}:{self._control.port} cannot be used ({error.strerror})"
-            self._on_address(f"{text}; biliupd runs without its page")
-            logger.error("{}", text)
-            return
-        self.port = listener.getsockname()[1]
-        settings = uvicorn.Config(self._app, log_config=None, access_log=False, lifespan="off",
-                                  timeout_graceful_shutdown=2)  # fmt: skip
-        self._server = uvicorn.Server(settings)
-        self._thread = threading.Thread(
-            target=self._server.run, kwargs={"sockets": [listener]}, name="control", daemon=True
-        )
+        listener = self._open()
+        self._thread = threading.Thread(target=self._run, args=[listener], name="control", daemon=True)
         self._thread.start()
-        logger.info("answering on http://{}:{}/api/health", self._control.host, self.port)
 
     def is_alive(self) -> bool:
-        """Whether it answers, or is not meant to and was not closed."""
-        return not self._closed if self._thread is None else self._thread.is_alive()
+        """Whether it answers or tries to, or is not meant to and was not closed."""
+        return not self._stop.is_set() if self._thread is None else self._thread.is_alive()
 
     def close(self, deadline_seconds: float) -> None:
         """Stop answering."""
-        self._closed = True
-        if self._server is not None and self._thread is not None:
-            self._server.should_exit = True
+        self._stop.set()
+        with self._lock:
+            if self._server is not None:
+                self._server.should_exit = True
+        if self._thread is not None:
             self._thread.join(deadline_seconds)
+
+    def _run(self, listener: "_Listener | None") -> None:
+        try:
+            while listener is None:
+                if self._stop.wait(AGAIN_SECONDS):
+                    return
+                listener = self._open()
+            self._serve(listener)
+        finally:
+            if listener is not None:
+                listener.socket.close()
+            self._catalog.close()
+
+    def _open(self) -> "_Listener | None":
+        try:
+            if not is_loopback(self._config.host) and not self.auth.is_set_up():
+                raise _Obstacle("waits for a user, so that somebody can log in: biliupd passwd NAME --role admin")
+            listener = _listen(self._config)
+        except (_Obstacle, TemporaryError) as error:
+            self._say(f"control: {_authority(self._config.host, self._config.port)} {error}")
+            return None
+        self.port = listener.socket.getsockname()[1]
+        self._say("")
+        secure = listener.tls is not None
+        at = f"{'https' if secure else 'http'}://{_authority(self._config.host, self.port)}/"
+        logger.info("the page: {}", at)
+        if not secure and not is_loopback(self._config.host) and not self._config.trusted_proxies:
+            logger.warning("control: passwords cross the network readable; set control.certificate and control.key")
+        if not self.auth.is_set_up():
+            logger.warning("nobody can log in yet: make the first user at {}#/setup with the code {}", at,
+                           self.auth.setup_code)  # fmt: skip
+        return listener
+
+    def _say(self, trouble: str) -> None:
+        """Said when it changes."""
+        if trouble != self._said:
+            self._said = trouble
+            self._on_address(f"{trouble}; biliupd runs without its page" if trouble else "")
+            if trouble:
+                logger.error("{}", trouble)
+
+    def _serve(self, listener: "_Listener") -> None:
+        proxies = self._config.trusted_proxies
+        context = Context(self._catalog, self._house, self._config, self.auth, _Onlooker())
+        settings = uvicorn.Config(
+            Guard(make(context), self._config), http=_Protocol, ws="websockets-sansio", lifespan="off", loop="asyncio",
+            log_config=None, access_log=False, server_header=False,
+            proxy_headers=bool(proxies), forwarded_allow_ips=",".join(proxies),
+            h11_max_incomplete_event_size=HEAD_BYTES, timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            limit_concurrency=CONNECTIONS, backlog=128, timeout_graceful_shutdown=CLOSE_SECONDS,
+            ws_max_size=WEBSOCKET_BYTES, ws_ping_interval=20.0, ws_ping_timeout=20.0, ws_per_message_deflate=False,
+            timeout_notify=RENEW_SECONDS, callback_notify=listener.renew,
+        )  # fmt: skip
+        settings.load()
+        settings.ssl = listener.tls
+        with self._lock:
+            if self._stop.is_set():
+                return
+            self._server = uvicorn.Server(settings)
+        asyncio.run(self._main(self._server, listener))
+
+    async def _main(self, server: uvicorn.Server, listener: "_Listener") -> None:
+        anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
+        await server.serve(sockets=[listener.socket])
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches it."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class _Onlooker:
+    sample_seconds = 5.0
+
+    def bitrates(self, task_id: str) -> list[float]:
+        return []
+
+    async def changed(self, timeout_seconds: float) -> bool:
+        await asyncio.sleep(timeout_seconds)
+        return False
+
+
+class _Obstacle(Exception):
+    """Why the address cannot be listened on."""
+
+
+class _Listener:
+    """An open socket, and what it takes to speak TLS on it."""
+
+    def __init__(self, socket: socket.socket, config: ControlConfig) -> None:
+        self.socket = socket
+        self._files = [path for path in (config.certificate, config.key) if path]
+        self._seen = self._state()
+        self.tls = _tls(self._files) if self._files else None
+
+    def _state(self) -> list[tuple[int, int]]:
+        return [(status.st_mtime_ns, status.st_ino) for status in map(os.stat, self._files)]
+
+    async def renew(self) -> None:
+        """Take another certificate when there is one: it ends before the daemon does."""
+        try:
+            if self.tls is None or (state := self._state()) == self._seen:
+                return
+            _tls(self._files)  # both files may not be there yet: a half pair must not get into the one in use
+            self.tls.load_cert_chain(self._files[0], self._files[1])
+        except (_Obstacle, OSError) as error:
+            logger.error("control: the new certificate is not taken: {}", error)
+            return
+        self._seen = state
+        logger.info("control: the new certificate is taken")
+
+
+def _tls(files: list[Path]) -> ssl.SSLContext:
+    if len(files) != 2:
+        raise _Obstacle("is not listened on: certificate and key go together")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(files[0], files[1])
+    except OSError as error:  # ssl.SSLError is one
+        raise _Obstacle(f"is not listened on: {files[0]} with {files[1]}: {error.strerror or error}") from error
+    return context
+
+
+def _listen(config: ControlConfig) -> _Listener:
+    try:
+        family, kind, number, _, address = socket.getaddrinfo(
+            config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        opened = socket.socket(family, kind, number)
+    except OSError as error:
+        raise _Obstacle(f"cannot be used ({error.strerror})") from error
+    try:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.bind(address)
+        opened.listen(128)
+        return _Listener(opened, config)
+    except OSError as error:
+        opened.close()
+        raise _Obstacle(f"cannot be used ({error.strerror})") from error
+    except _Obstacle:
+        opened.close()
+        raise
+
+
+def _authority(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+class _Protocol(H11Protocol):
+    """uvicorn's, which has no patience for a head that never ends, and a last place."""
+
+    _late: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > CONNECTIONS + SPARE:
+            transport.abort()
+        self._expect_head()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._expect_head()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._expect_head()
+
+    def _expect_head(self) -> None:
+        """A head has HEAD_SECONDS from when its connection was made, or its first byte came."""
+        waits = self.conn.their_state is h11.IDLE and not self.transport.is_closing()
+        if not waits and self._late is not None:
+            self._late.cancel()
+            self._late = None
+        elif waits and self._late is None and self.timeout_keep_alive_task is None:
+            self._late = self.loop.call_later(HEAD_SECONDS, self.transport.abort)
