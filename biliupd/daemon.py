@@ -28,16 +28,19 @@ from biliupd.control.server import Control
 from biliupd.edit import ffmpeg, media
 from biliupd.errors import BiliupdError, ConfigError, PermanentError, TemporaryError
 from biliupd.intake import Intake
-from biliupd.live.platform import LiveStatus, LiveStream, Platform, State, answers, platform_for
+from biliupd.live.platform import LiveStatus, LiveStream, Platform, State, answers
 from biliupd.live.poller import Poller
 from biliupd.pipeline import Pipeline
+from biliupd.reception import Reception
 from biliupd.record.crew import Crew
 from biliupd.record.shows import Ended, Show, Started
 from biliupd.record.spec import Stream
+from biliupd.wanted import Wanted
 from biliupd.watch.watcher import Watcher
 
 STOP_SECONDS = 20.0  #: for all parts together; a recorder is not waited for
 CONFIG_SECONDS = 1.0  #: how often the file is looked at
+NEWS = -1  #: among the signals
 WAITS = "waits"
 NO_TROUBLE = (WAITS, "network", "place")  #: keys of notices that say how things are, while all is well
 BUSY_MILLISECONDS = 3000  #: for the main thread
@@ -56,7 +59,7 @@ class Daemon:
         """`unclean`: the last daemon did not end properly."""
         self._path, self._stderr = path, stderr
         self._config = self._first = config
-        self._signals: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._signals: queue.SimpleQueue[int] = queue.SimpleQueue()  # and NEWS, when others changed what is wanted
         self._stopping = False
         self._stuck = ""  # why the catalog cannot be written at the moment
         self._owed: deque[Callable[[], object]] = deque()  # what it has to be told then
@@ -76,6 +79,7 @@ class Daemon:
         mend(catalog, unclean=unclean)
         self._catalog = Catalog(catalog)
         heed_copy(catalog, self._catalog.db)
+        self._wanted = Wanted(self._catalog, lambda: self._signals.put(NEWS), self._tell)
         roots = _roots(config)
         self._intake = Intake(self._catalog, config.recordings.directory, roots)
         self._crew = Crew(
@@ -85,8 +89,8 @@ class Daemon:
             ffmpeg=_ffmpeg(config),
         )  # fmt: skip
         self._poller = Poller(
-            config.live, config.streamers,
-            on_status=self._on_status, needs_stream=self._crew.wants_stream,
+            config.live, config.streamers, on_status=self._on_status,
+            needs_stream=lambda name: not self._wanted.skips(name) and self._crew.wants_stream(name),
         )  # fmt: skip
         self._watcher = Watcher(
             config.watch, roots,
@@ -94,8 +98,12 @@ class Daemon:
             unfinished=lambda path: media.unfinished(Path(path)),
         )  # fmt: skip
         self._pipeline = Pipeline(config, self._catalog, log.hide)
+        self._reception = Reception(
+            path, config, self._catalog, trouble=self._trouble, wanted=self._wanted, crew=self._crew,
+            poller=self._poller, watcher=self._watcher, intake=self._intake, pipeline=self._pipeline,
+        )  # fmt: skip
         self._control = Control(
-            config.control, __version__, trouble=self._trouble,
+            config.control, self._catalog, self._reception,
             on_address=lambda text: records.notice(self._catalog.db, "control", text),
         )  # fmt: skip
         # in the order in which they are closed: along the flow
@@ -110,14 +118,13 @@ class Daemon:
             signal.signal(number, self._on_signal)
         logger.info("biliupd {} starts (pid {}), recordings in {}", __version__, os.getpid(),
                     self._config.recordings.directory)  # fmt: skip
-        self._keep_rows()
+        self._put_in_force()
         for start in ("space", "place:", "root:", "emptied:"):  # told anew where it still holds
             records.take_back(self._catalog.db, start)
         try:
             for part in reversed(self._parts.values()):
                 part.start()
             self._keep_tasks()
-            self._want(self._config)
             systemd.notify("READY=1")
             logger.info("ready: {} streamers, {} drop folders", len(self._config.streamers),
                         len(self._config.drop_folders))  # fmt: skip
@@ -160,6 +167,8 @@ class Daemon:
         """Guard the clock, take new settings, beat. Raises TemporaryError when the catalog cannot be written."""
         self._poller.guard(time.time(), time.monotonic())
         before, self._looked = self._looked, _state_of(self._path)
+        if number == NEWS:
+            self._put_in_force()
         # a file that is still being written may be valid already, and half as long: it has to rest for a turn
         if number == signal.SIGHUP or (self._looked != self._seen and self._looked == before):
             self._reload(self._looked)
@@ -257,6 +266,7 @@ class Daemon:
         self._config = new
         if new == old:
             logger.info("{} says nothing new", self._path)
+            self._reception.apply(new)  # its lines may have moved
             return
         fixed = [n for n in ("recordings", "control") if getattr(new, n) != getattr(old, n)]
         later = fixed + [f"{n}.workers" for n in ("edit", "publish")
@@ -275,39 +285,27 @@ class Daemon:
                 records.notice(self._catalog.db, "log", f"{error}; the old log goes on")
                 logger.error("{}; the old log goes on", error)
         roots = _roots(new)
-        self._keep_rows()
         self._intake.apply(roots)
         self._watcher.apply(new.watch, roots)
         self._crew.apply(new.record, new.live.offline_delay_seconds, _ffmpeg(new))
-        self._poller.apply(new.live, new.streamers)
-        self._want(new)
-        self._pipeline.apply(new)
+        self._put_in_force()
         logger.info("new settings: {} streamers, {} drop folders", len(new.streamers), len(new.drop_folders))
 
-    def _want(self, config: Config) -> None:
-        """End the recordings of streamers that the settings no longer name, and say which ones matter most."""
-        self._crew.wanted({streamer.name: streamer.priority for streamer in config.streamers if streamer.record})
-
-    def _keep_rows(self) -> None:
-        """What the settings say, into the catalog."""
-        wanted = []
-        for streamer in self._config.streamers:
-            platform = platform_for(streamer.url)
-            wanted.append(
-                {
-                    "name": streamer.name, "url": streamer.url, "platform": platform.name if platform else "",
-                    "check_interval": streamer.check_interval or self._config.live.check_interval,
-                    "auto_upload": int(streamer.auto_upload),
-                }
-            )  # fmt: skip
-        records.keep_streamers(self._catalog.db, wanted)
+    def _put_in_force(self) -> None:
+        """What the settings and the people at the page want now. Raises TemporaryError: nothing is taken then."""
+        config = self._wanted.in_force(self._config)
         try:
-            ffmpeg.find(self._config.edit)
+            ffmpeg.find(config.edit)
             trouble = ""
         except BiliupdError as error:
             trouble = f"{error} {error.hint}".strip()
             logger.error("{}", trouble)
         records.notice(self._catalog.db, "ffmpeg", trouble)
+        # recordings of streamers that are no longer named, or paused, end; the others learn which matter most
+        self._crew.wanted({streamer.name: streamer.priority for streamer in config.streamers if streamer.record})
+        self._poller.apply(config.live, config.streamers)
+        self._pipeline.apply(config)
+        self._reception.apply(self._config)
 
     def _keep_tasks(self) -> None:
         """Runs of recorders that ended while nobody looked, and those of which the last daemon had no time to say."""
@@ -323,9 +321,10 @@ class Daemon:
     def _on_status(
         self, streamer: Streamer, platform: Platform, status: LiveStatus, stream: LiveStream | None
     ) -> None:
-        if status.state is State.LIVE:
+        wanted = self._wanted.seen(streamer.name, status)
+        if status.state is State.LIVE and wanted:
             self._crew.titled(streamer.name, status.title)
-        if status.state is State.LIVE and stream is not None:
+        if status.state is State.LIVE and stream is not None and wanted:
             self._crew.went_live(
                 Show(
                     streamer=streamer.name, platform=platform.name, url=streamer.url, title=status.title,

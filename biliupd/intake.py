@@ -115,6 +115,10 @@ class Intake:
         if row is not None and self.read_broadcast(row["directory"]) is None and not os.path.lexists(row["directory"]):
             records.forget_broadcast(self._catalog.db, id)
 
+    def forget_what_was_read(self) -> None:
+        """The next scan reads every broadcast.json and sidecar again. Any thread."""
+        records.forget_what_was_read(self._catalog.db)
+
     def root(self, root: Path, trouble: str) -> None:
         """A watched directory went away, or came back (no trouble)."""
         records.notice(self._catalog.db, f"root:{root}", f"{root}: {trouble}" if trouble else "")

@@ -11,20 +11,23 @@ from biliupd.catalog.states import rows
 
 
 def keep_streamers(db: Database, wanted: Sequence[dict[str, Any]]) -> None:
-    """Make the rows agree with the configuration: name, platform, url, check_interval, auto_upload of each.
+    """Make the rows agree with the configuration: name, platform, url, check_interval, auto_upload, settings of each.
 
     Streamers that are no longer there stay, inactive, because their videos do.
     """
     at = now()
+    names = {streamer["name"] for streamer in wanted}
     with write(db):
-        db.execute("update streamers set active = 0 where source = 'yaml' and active = 1")
+        known = {row["name"]: row for row in db.query("select * from streamers")}
+        for row in known.values():
+            if row["source"] == "yaml" and row["active"] and row["name"] not in names:
+                rows(db, "streamers").update(row["id"], {"active": 0, "updated_at": at})
         for streamer in wanted:
-            known = db.execute("select id from streamers where name = ?", [streamer["name"]]).fetchone()
-            facts = {**streamer, "source": "yaml", "active": 1, "updated_at": at}
-            if known:
-                rows(db, "streamers").update(known[0], facts)
-            else:
-                rows(db, "streamers").insert({**facts, "created_at": at})
+            before, facts = known.get(streamer["name"]), {**streamer, "source": "yaml", "active": 1}
+            if before is None:
+                rows(db, "streamers").insert({**facts, "created_at": at, "updated_at": at})
+            elif facts.items() - before.items():
+                rows(db, "streamers").update(before["id"], {**facts, "updated_at": at})
 
 
 def active_streamers(db: Database) -> list[dict[str, Any]]:
@@ -100,6 +103,13 @@ def broadcast(db: Database, facts: dict[str, Any]) -> bool:
 def broadcast_files(db: Database) -> dict[str, str]:
     """By folder, which `broadcast.json` was read there."""
     return dict(db.execute("select directory, file from broadcasts").fetchall())
+
+
+def forget_what_was_read(db: Database) -> None:
+    """Which broadcast.json and which sidecars were read: they are read again."""
+    with write(db):
+        db.execute("update broadcasts set file = '' where file != ''")
+        db.execute("update videos set sidecar = '?' where sidecar not in ('', '?')")
 
 
 def get_broadcast(db: Database, id: str) -> dict[str, Any] | None:

@@ -48,9 +48,10 @@ class Accounts:
         self.lines = Lines(catalog.path.parent / "lines.json")
 
     def apply(self, config: Config) -> None:
-        """New settings; logins are checked anew."""
-        self._config = config
-        self.check_at.clear()
+        """New settings; logins are checked anew when they are about them."""
+        before, self._config = self._config, config
+        if (before.accounts, before.publish) != (config.accounts, config.publish):
+            self.check_at.clear()
 
     def member(self, config: Config, name: str) -> Member:
         """The account's connection. Raises NeedsPerson with the reason while it must not be used."""

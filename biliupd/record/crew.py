@@ -221,6 +221,10 @@ class Crew:
                         replace(entry.broadcast.figures))
                 for streamer, entry in self._open.items() if entry.process]
 
+    def outlook(self) -> tuple[float, str]:
+        """Seconds until recordings fill the disk (infinite: nothing is recorded), and the warning about it, if any."""
+        return self._places.seconds_left, self._places.warning
+
     def _ask(self, question: Callable[[float], None]) -> None:
         self._asked.put(question)
         self._wake.set()

@@ -18,7 +18,7 @@ from loguru import logger
 from biliupd.config import RecordConfig
 from biliupd.errors import BiliupdError
 from biliupd.record.disk import replace_file
-from biliupd.record.space import Load, Space, again_bytes, shown
+from biliupd.record.space import Load, Space, again_bytes, seconds_left, shown
 
 LOOK_SECONDS = 60.0
 SHORT_LOOK_SECONDS = 5.0  # when space is short
@@ -70,6 +70,7 @@ class Places:
         self._told: dict[str, str] = {}
         self._written: str | None = None
         self._space = Space()
+        self.seconds_left = math.inf  #: until recordings fill the disk, by the last forecast
         self._look_at = self._forecast_at = -math.inf
 
     def apply(self, record: RecordConfig) -> None:
@@ -207,9 +208,15 @@ class Places:
         except BiliupdError as error:  # the catalog is busy: the next look
             logger.debug("no forecast: {}", error)
             return
-        free = shutil.disk_usage(self._directory).free
-        self._space.forecast(free, int(self._record.least_free), [runner.load for runner in runners], unmerged,
-                             self._record.forecast_hours, datetime.now(UTC))
+        free, loads = shutil.disk_usage(self._directory).free, [runner.load for runner in runners]
+        self.seconds_left = seconds_left(free, int(self._record.least_free), loads, unmerged)
+        self._space.forecast(free, int(self._record.least_free), loads, unmerged, self._record.forecast_hours,
+                             datetime.now(UTC))
+
+    @property
+    def warning(self) -> str:
+        """What the forecast warns of; empty: of nothing."""
+        return self._space.warning
 
     def _tell_all(self) -> None:
         """Notices and the queue's file, when they say something else than before."""
