@@ -393,12 +393,13 @@ def current(db: Database, newest: int = 50, most: int = 200) -> list[Submission]
     return some(db, sorted(ids))
 
 
-def of_videos(db: Database, ids: Sequence[int]) -> list[int]:
-    """Ids of the submissions these videos belong to."""
-    marks = ",".join("?" * len(ids))
+def showing(db: Database, videos: Sequence[int], broadcasts: Sequence[str]) -> list[int]:
+    """Ids of the submissions that these videos belong to, and of those of these broadcasts."""
+    marks = [",".join("?" * len(ids)) for ids in (videos, broadcasts)]
     return [id for (id,) in db.execute(
-        f"select distinct submission_id from videos where id in ({marks}) and submission_id is not null", list(ids)
-    ).fetchall()]  # fmt: skip
+        f"select submission_id from videos where id in ({marks[0]}) and submission_id is not null union"
+        f" select id from submissions where broadcast_id in ({marks[1]})", [*videos, *broadcasts]).fetchall()
+    ]  # fmt: skip
 
 
 def counts(db: Database) -> dict[str, int]:

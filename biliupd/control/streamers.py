@@ -4,12 +4,12 @@ Those that wait do so on the server's event loop, the others run on its threads.
 house changes.
 """
 
-import asyncio
 import time
 from collections.abc import Callable
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
+from starlette.concurrency import run_in_threadpool
 
 from biliupd.catalog import streamers as wanted
 from biliupd.catalog import tasks
@@ -87,7 +87,7 @@ async def start(here: Here, id: Id) -> Response:
         here.house.set_mode(id, "on")
         return number
 
-    before = await asyncio.to_thread(begin)
+    before = await run_in_threadpool(begin)
 
     def outcome() -> Acted | None:
         one = rows.find_streamer(here.catalog.db, here.house, id)
@@ -122,7 +122,7 @@ async def _end(here: Context, id: int, mode: Mode, detail: str) -> Response:
         here.house.set_mode(id, mode)
         return one.task
 
-    ending = await asyncio.to_thread(begin)
+    ending = await run_in_threadpool(begin)
 
     def outcome() -> Acted | None:
         db = here.catalog.db
@@ -139,10 +139,10 @@ async def _waited(
 ) -> Response:  # fmt: skip
     """What came of it in this time, looked at whenever something changed."""
     deadline = time.monotonic() + seconds
-    while (found := await asyncio.to_thread(outcome)) is None:
+    while (found := await run_in_threadpool(outcome)) is None:
         left = deadline - time.monotonic()
         if left <= 0:
-            one = await asyncio.to_thread(lambda: rows.find_streamer(here.catalog.db, here.house, id))
+            one = await run_in_threadpool(lambda: rows.find_streamer(here.catalog.db, here.house, id))
             return rows.answer(Acted(streamer=one, task=one.task or task, detail=on_its_way), status=202)
         await here.hub.changed(min(left, LOOK_SECONDS))
     return rows.answer(found)
