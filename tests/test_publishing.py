@@ -724,3 +724,35 @@ def test_a_preview_of_a_folder_has_its_files_as_parts(bench, clip):
     (one,) = preview(bench.config, None, str(bench.drop / "trip"))
     assert [os.path.basename(file) for file in one.files] == ["9.mp4", "10.mp4"]
     assert one.body["title"] == "trip"
+
+
+def test_what_a_person_asks_for_is_published_with_the_other_parts_whatever_the_settings_say(make_bench, video):
+    bench = make_bench(streamer={"auto_upload": False})
+    facts = bench.broadcast(parts=2)
+    ids = [record(bench, video, n, facts) for n in (1, 2)]
+    bench.everything(lambda: all("auto_upload is off" in (bench.video(id)["waits_for"] or "") for id in ids))
+    assert videos.ask(bench.catalog.db, ids[0])
+    bench.everything(lambda: [bench.state(id) for id in ids] == ["published", "published"])
+    assert len(bench.bilibili.archives) == 1
+    assert not videos.ask(bench.catalog.db, ids[0]), "it is published already"
+
+
+def test_a_dropped_file_that_is_asked_for_goes_alone(make_bench, video):
+    bench = make_bench(folder={"upload": False})
+    one, other = drop(bench, video, "a.mp4"), drop(bench, video, "b.mp4")
+    bench.everything(lambda: bench.video(other)["waits_for"])
+    assert videos.ask(bench.catalog.db, one)
+    bench.everything(lambda: bench.state(one) == "published")
+    assert bench.state(other) == "ready"
+
+
+def test_what_belongs_to_nobody_any_more_is_published_with_the_default_template_when_asked_for(make_bench, video):
+    bench = make_bench(template={"title": "{streamer}: {title}"})
+    facts = bench.broadcast(parts=1)
+    bench.config = bench.config.model_copy(update={"streamers": []})
+    bench.pipeline.apply(bench.config)
+    id = record(bench, video, 1, facts)
+    bench.everything(lambda: bench.video(id)["waits_for"])
+    assert videos.ask(bench.catalog.db, id)
+    bench.everything(lambda: bench.state(id) == "published")
+    assert bench.bilibili.archives[0].title == "ann: the show"

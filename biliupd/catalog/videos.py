@@ -256,11 +256,18 @@ _CAN_BE_ASKED_FOR = (State.RECORDING, State.RECORDED, State.EDITING, State.READY
 
 
 def ask(db: Database, id: int) -> bool:
-    """A person wants it published, whatever the settings say; False when it is not on its way to be."""
+    """A person wants it published, whatever the settings say, with all that it would be submitted with; False when it
+    is not on its way to be."""
     with write(db):
-        return bool(db.execute(
-            "update videos set asked = 1, waits_for = null, retry_at = null where id = ? and state in (?, ?, ?, ?)"
-            " and removed_at is null", [id, *_CAN_BE_ASKED_FOR]).rowcount)  # fmt: skip
+        found = db.execute(
+            "update videos set asked = 1 where id = ? and state in (?, ?, ?, ?) and removed_at is null",
+            [id, *_CAN_BE_ASKED_FOR]).rowcount  # fmt: skip
+        video = get(db, id)
+        if not found or video is None:
+            return False
+        db.execute(f"update videos set waits_for = null, retry_at = null where waits_for is not null and {_TOGETHER}",
+                   _together(video))  # fmt: skip
+    return True
 
 
 def progress(db: Database, video: int, sent: int, total: int, rate: float, eta: float | None) -> None:

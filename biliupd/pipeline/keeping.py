@@ -1,4 +1,4 @@
-"""The catalog's own welfare: is it whole, a copy of it each day, and what the operator has to know of it.
+"""The catalog's own welfare: is it whole and small, a copy of it each day, and what the operator has to know of it.
 
 Runs on the tidying worker. Reads the catalog on connections of its own and writes copies of it beside it.
 """
@@ -7,7 +7,7 @@ import time
 
 from loguru import logger
 
-from biliupd.catalog import backup, records
+from biliupd.catalog import backup, changes, records
 from biliupd.catalog.database import ailment, on_network
 from biliupd.errors import BiliupdError
 from biliupd.pipeline.desk import Desk
@@ -42,6 +42,7 @@ class Keeping:
         records.notice(db, "network", f"the catalog lies on a network file system ({kind}): it works, but slowly, and"
                        " no other machine may use it; better set recordings.data_directory to a local disk"
                        if kind else "")  # fmt: skip
+        changes.prune(db)
         self._copy()
         return False
 
