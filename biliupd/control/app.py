@@ -5,12 +5,12 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from biliupd.control import library, people, problems, publishing, streamers, system, tasks
+from biliupd.control import files, library, people, problems, publishing, streamers, system, tasks
 from biliupd.control.context import Context
 from biliupd.control.models import Problem
 
 _API: tuple[APIRouter, ...] = (
-    people.router, streamers.router, tasks.router, library.router, publishing.router, system.router,
+    people.router, streamers.router, tasks.router, library.router, files.router, publishing.router, system.router,
 )  # fmt: skip
 _TEXT = """Everything that the page shows and does. Moments are ISO 8601 in UTC, durations seconds, sizes bytes.
 
@@ -39,7 +39,7 @@ def make(context: Context) -> FastAPI:
         docs_url=None, redoc_url=None, redirect_slashes=False,
         openapi_tags=[{"name": name, "description": text} for name, text in _TAGS.items()],
     )  # fmt: skip
-    app.state.context = context
+    app.state.context, app.state.readers = context, files.limiter()
     problems.tell(app)
     for router in _API:
         app.include_router(router, prefix="/api")

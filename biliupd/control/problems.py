@@ -62,7 +62,7 @@ def tell(app: FastAPI) -> None:
 
 def of(error: BiliupdError) -> Response:
     """What an error of ours means to whoever asked."""
-    headers, errors, kind = {}, [], ""
+    headers, errors, kind = dict(getattr(error, "headers", {})), [], ""
     retry_seconds = getattr(error, "retry_after_seconds", 0)
     if isinstance(error, Refusal):
         status, kind = error.status, error.kind
