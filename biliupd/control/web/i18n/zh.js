@@ -1,0 +1,150 @@
+/** 简体中文 */
+
+export const zh = {
+  nav: {
+    label: "页面", skip: "跳到内容", more: "更多", waits: "项待处理",
+    now: "概览", streamers: "主播", library: "录像库", publishing: "投稿", accounts: "账号", log: "日志", settings: "设置",
+  },
+  link: {
+    open: "实时", connecting: "连接中…", reconnecting: "重新连接中…", offline: "离线",
+    lost: "与 biliupd 的连接已断开，显示的内容可能已过时；会自动重连。",
+    none: "本设备已离线，显示的内容可能已过时。",
+  },
+  load: "加载中",
+  nothing: "没有结果",
+  untitled: "无标题",
+  time: { now: "刚刚" },
+  whole: "100%，无缺失",
+  gaps: { other: "{share}，缺失 {gaps} 处，共 {span}" },
+  again_at: "{when}重试",
+  do: {
+    again: "重试", cancel: "取消", close: "关闭", save: "保存", remove: "移除", search: "搜索", look: "查看",
+    actions: "操作", start: "开始", stop: "停止", pause: "暂停", edit: "编辑", copy: "复制",
+  },
+  done: {
+    start: "已开始", stop: "已停止", pause: "已暂停", retry: "已安排重试", removed: "已移除 {name}", saved: "已保存",
+    added: "已添加 {name}", copied: "已复制",
+  },
+  ask: {
+    stop: "停止录制 {name}？", stop_text: "文件会正常收尾并保留。本场直播不再录制，下一场照常录制。",
+    pause: "暂停 {name}？", pause_text: "录制立即结束，文件保留。在重新开始之前不再检查该直播间。",
+  },
+  say: { began: "{name} 已开播，正在录制", ended: "{name} 的录制已结束" },
+  error: {
+    0: "biliupd 没有响应", 400: "biliupd 无法理解请求", 401: "尚未登录", 403: "没有权限", 404: "不存在或已不存在", 409: "现在无法执行",
+    410: "文件已不存在", 413: "内容过大", 422: "有内容填写不正确", 429: "尝试次数过多，请稍候", 500: "biliupd 出错了",
+    503: "biliupd 暂时无法执行", other: "操作失败（HTTP {status}）", bug: "页面出错了", copy: "浏览器不允许复制",
+  },
+  gate: {
+    login: "登录", login_lead: "查看录制情况", in: "登录", refused: "用户名或密码错误", setup: "欢迎使用 biliupd",
+    setup_lead: "请创建第一个用户，该用户拥有全部权限。", make: "创建用户", code: "日志中的验证码",
+    code_help: "biliupd 启动时写入了日志。", password: "密码",
+  },
+  role: {
+    viewer: "访客", operator: "操作员", admin: "管理员", viewer_may: "只能查看", operator_may: "还可开始、停止、重试、添加",
+    admin_may: "全部权限",
+  },
+  menu: {
+    label: "{name} 的菜单", theme: "外观", auto: "跟随系统", light: "浅色", dark: "深色", language: "语言", password: "修改密码",
+    sessions: "登录会话", users: "用户", docs: "API 文档", logout: "退出登录",
+  },
+  people: {
+    password: "修改密码", old: "当前密码", new: "新密码", long: "至少 8 个字符。", changed: "密码已修改，其他会话已结束", sessions: "登录会话",
+    what: "设备", where: "来源", seen: "最近使用", cookie: "浏览器", bearer: "脚本", this: "当前会话", revoke: "结束", users: "用户",
+    name: "用户名", role: "角色", role_of: "{name} 的角色", since: "创建于", set: "设置密码", set_of: "{name} 的密码",
+    remove: "移除 {name}？", remove_text: "该用户的所有会话将立即结束。", add: "添加用户",
+  },
+  state: {
+    recording: "录制中", recorded: "已录制", editing: "合并中", ready: "待上传", uploading: "上传中", uploaded: "已上传",
+    published: "已发布", held: "待处理", ignored: "已忽略", missing: "文件缺失",
+  },
+  stage: { collecting: "收集中", submitting: "投稿中", submitted: "审核中", appending: "追加分P", published: "已发布", held: "待处理" },
+  room: {
+    recording: "录制中", live: "直播中", offline: "未开播", restricted: "受限", unknown: "未知", paused: "已暂停", waiting: "等待录制",
+    skipped: "直播中，已跳过",
+  },
+  mode: { skipped: "从下一场开始恢复录制" },
+  account: { ok: "正常", waiting: "需要登录", cooling: "休息中", unknown: "尚未使用" },
+  cause: {
+    cut: "连接中断", "server-drop": "服务器断开连接", stall: "不再收到数据", slow: "服务器发送过慢", overflow: "磁盘写入过慢",
+    "new-address": "地址已过期", restart: "录制进程重启", "no-space": "磁盘已满", waited: "优先级更高者先录",
+    "skipped-segment": "分片无法获取", "gap-tag": "网站自身的缺失", ad: "广告", garbage: "数据损坏", "dropped-tags": "无法解码",
+    hole: "流本身没有内容", offline: "主播下播", jump: "流的时间跳变：已修复", dup: "重复数据：只写一次", "seamless-join": "重新连接，无缺失",
+    "cdn-switch": "切换服务器，无缺失", reset: "分片编号重新开始", discontinuity: "流的新段落", "codec-change": "新文件：格式变化",
+    "end-tag": "新文件：流宣告结束", "limit-split": "新文件：达到设定的大小或时长", "title-split": "新文件：标题变化",
+    "gap-split": "缺失之后的新文件", "variant-change": "新文件：清晰度变化", fragment: "过短：片段", salvaged: "录制进程被杀后已补全",
+  },
+  now: {
+    verdict: "总体情况", live: "直播中", needs: "需要处理", notes: "提示",
+    all: { other: "{count} 个直播间全部在录。" }, some: { other: "{count} 个开播的直播间在等待，{running} 个正在录制。" },
+    none_waits: { other: "{count} 个直播间已开播，正在等待录制。" }, quiet: "目前无人开播。", watching: { other: "正在关注 {count} 个直播间。" },
+    whole: "没有任何缺失。", lost: { other: "缺失 {gaps} 处，共 {span}。" }, rate: "总码率", disk_left: "磁盘", uploading: "上传",
+    nobody: "无人开播", nobody_text: "一旦开播便自动录制。", account: "账号 {name}：{state}", held_video: "待处理：{title}",
+    held_submission: "未能投稿：{title}", more_held: { other: "共 {count} 项待处理" }, elapsed: "已录", stop: "停止录制 {name}",
+    graph: "最近几分钟的码率，当前 {rate}", starting: "正在开始", bitrate: "码率", size: "大小", speed: "速度", length: "已录时长",
+    reconnects: "重连", disk: "磁盘", free: "可用 {size}", full_in: "{span}后写满", disk_used: "磁盘已用空间", of: "可用 {free}，共 {total}",
+    waiting: "等待中", priority: "优先级 {n}", uploads: "上传", no_upload: "当前没有上传。", queued: { other: "另有 {count} 个视频在途" },
+    latest: "最近发布", no_latest: "暂无。",
+  },
+  upload: { of: "{title} 的上传", left: "剩余 {span}" },
+  streamers: {
+    add: "添加主播", edit: "编辑 {name}", none: "还没有主播", none_text: "用地址添加直播间：哔哩哔哩、Twitch、YouTube、抖音，或直播流地址。",
+    search: "名称或地址", filter: "筛选", no_match: "没有符合条件的主播。", all: "全部", live: "直播中", recording: "录制中", paused: "已暂停",
+    trouble: "异常", named: "{what} {name}", yaml: "来自配置文件", yaml_text: "写在配置文件中：请在那里修改", publishes_end: "结束后投稿",
+    publishes_first_part: "首个分P即投稿", keeps: "不投稿", template_is: "模板 {name}", account_is: "账号 {name}", remove: "移除 {name}？",
+    remove_text: "不再关注该直播间，已有录像保留。", remove_live: "录制立即结束。不再关注该直播间，已有录像保留。", url: "直播间地址",
+    url_help: "也可以是直播流本身（.flv、.m3u8）。", name: "名称", name_help: "留空则取自地址。文件夹以此命名。", auto_upload: "投稿到哔哩哔哩",
+    submit_at: "投稿时机", at_end: "直播结束后", at_first_part: "首个分P完成即投稿，其余追加", template: "模板", account: "账号",
+    first_account: "第一个", priority: "优先级", priority_help: "空间不足时数值高者优先。", interval: "检查间隔（秒）", interval_help: "留空则按配置。",
+  },
+  library: {
+    search: "标题或主播", streamer: "主播", any_streamer: "全部主播", state: "状态", any_state: "全部状态", sort: "排序",
+    by_created_at: "最新优先", by_title: "按标题", by_duration: "最长优先", by_file_size: "最大优先", by_uploaded_at: "最近发布",
+    view: "视图", grid: "网格", tree: "文件夹", roots: "全部文件夹", crumbs: "文件夹", none: "这里还没有内容",
+    none_text: "录制的内容会出现在这里，放入投稿文件夹的视频也是。", no_match: "没有符合条件的视频。", all: "显示全部",
+    videos: { other: "{count} 个视频" }, pinned: "已固定：永不删除", pages: "翻页", range: "第 {first}–{last} 个，共 {total} 个",
+    before: "上一页", after: "下一页",
+  },
+  video: {
+    title: "视频", since: "{when}起", removed: "已发布，文件已于 {when} 移除。", publish: "投稿", asked: "将会投稿", pin: "固定", unpin: "取消固定",
+    pin_text: "固定的文件永不删除", preview: "预览投稿", download: "下载", submission: "稿件", streamer: "主播", dropped: "投放的文件",
+    length: "时长", size: "大小", picture: "画面", codecs: "编码", bitrate: "码率", created: "入库", uploaded: "上传", attempts: "尝试次数",
+    file: "文件", left_out: "合并时略去的部分",
+  },
+  play: {
+    cannot: "浏览器无法播放", cannot_text: "浏览器不支持这种格式，请下载后用播放器打开。", play: "播放", pause: "暂停", seek: "播放位置", full: "全屏",
+    unknown: "直播中",
+  },
+  ledger: {
+    title: "本场直播", bar: { other: "缺失 {count} 处，共 {span}" }, runs: "仍在进行", live: "直播", recorded: "已录", lost: "缺失",
+    files: "文件", rows: { other: "{count} 条记录" }, when: "时间", what: "事件", long: "时长", where: "位置", between: "文件之间",
+  },
+  publishing: {
+    none: "还没有稿件", none_text: "直播结束，或把文件放入投稿文件夹后，稿件会出现在这里。", filter: "筛选", all: "全部", work: "进行中",
+    held: "待处理", published: "已发布", no_all: "暂无内容", no_work: "没有进行中的稿件", no_held: "没有待处理的稿件", no_published: "还没有发布的稿件",
+    older: "显示更早的", parts: { other: "已传 {done} / {count} 个分P" }, review: "审核：", preview: "预览 {title}", one: "稿件", its_parts: "分P",
+  },
+  preview: {
+    title: "将要提交的内容：{title}", account: "账号", zone: "分区 (tid)", copyright: "类型", own: "自制", reprint: "转载", cover: "封面",
+    source: "来源", parts: { other: "{count} 个分P" }, json: "JSON",
+  },
+  accounts: {
+    none: "还没有账号", none_text: "在配置文件的 accounts: 下添加，然后在这里用哔哩哔哩 App 登录。", nobody: "尚未登录", valid: "有效期至",
+    checked: "检查于", again: "恢复使用", login: "扫码登录", login_of: "登录 {name}", retry: "恢复使用", confirmed: "{name} 已登录",
+    new_code: "刷新二维码", code: "登录二维码", done: "登录成功。", expired: "二维码已过期。", scan: "用手机上的哔哩哔哩 App 扫描二维码，并在手机上确认。",
+    until: "{when}过期。",
+  },
+  log: {
+    level: "级别", DEBUG: "全部", INFO: "信息及以上", WARNING: "警告及以上", ERROR: "错误", streamer: "主播", all: "全部主播", search: "文字",
+    copy: "复制", none: "还没有符合条件的记录。", resume: { other: "{count} 条新记录" }, end: "回到末尾",
+  },
+  settings: {
+    lead: "当前生效的配置。请在文件中修改，保存后立即重新读取：", refused: "当前文件未被采用，沿用之前的设置", search: "键、值或说明",
+    changed: "只看已设置的", count: { other: "{count} 项设置" }, reload: "重新加载", none: "没有符合条件的设置。", empty: "（空）", file: "来自文件",
+    line: "第 {line} 行", default: "默认", api: "在此添加",
+    in: {
+      recordings: "录制目录", drop_folders: "投稿文件夹", streamers: "主播", templates: "模板", accounts: "账号", live: "开播检查", record: "录制",
+      watch: "目录监视", edit: "合并与封面", publish: "投稿", retention: "保留", control: "本页面", log: "日志",
+    },
+  },
+};

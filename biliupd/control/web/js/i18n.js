@@ -1,0 +1,63 @@
+/** The words of the page in the reader's language, chosen by the browser until the reader chooses. */
+
+import { en } from "../i18n/en.js";
+import { zh } from "../i18n/zh.js";
+
+const WORDS = { en, zh };
+const TAGS = { en: "en", zh: "zh-CN" };
+const REMEMBERED = "biliupd.language";
+
+let language = chosen() || (navigator.languages ?? [navigator.language]).map(known).find(Boolean) || "en";
+let plural = new Intl.PluralRules(TAGS[language]);
+
+function known(tag) {
+  const two = String(tag).slice(0, 2).toLowerCase();
+  return two in WORDS ? two : "";
+}
+
+function chosen() {
+  try {
+    return known(localStorage.getItem(REMEMBERED) ?? "");
+  } catch {
+    return ""; // a browser may keep nothing for us
+  }
+}
+
+/** "en" or "zh". */
+export const lang = () => language;
+
+/** The same as a language tag, for Intl and for the document. */
+export const locale = () => TAGS[language];
+
+/** Choose and remember. */
+export function setLanguage(wanted) {
+  language = wanted;
+  plural = new Intl.PluralRules(TAGS[wanted]);
+  try {
+    localStorage.setItem(REMEMBERED, wanted);
+  } catch {
+    // then it holds for this visit
+  }
+  document.documentElement.lang = locale();
+}
+
+document.documentElement.lang = locale();
+
+function find(words, key) {
+  return key.split(".").reduce((found, part) => found?.[part], words);
+}
+
+/** Whether there are words for this key. */
+export const has = (key) => find(WORDS[language], key) !== undefined;
+
+/** Words by key; {name} in them is filled; of {one, other} the fitting one is taken by `n`. */
+export function t(key, values = {}) {
+  let text = find(WORDS[language], key) ?? find(en, key) ?? key;
+  if (typeof text === "object") text = text[plural.select(values.n)] ?? text.other;
+  return text.replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
+}
+
+/** A word of the daemon in the reader's language; one that is not known is shown as it is. */
+export function word(group, value) {
+  return has(`${group}.${value}`) ? t(`${group}.${value}`) : String(value ?? "");
+}

@@ -1,0 +1,209 @@
+/** Now: what needs somebody, who is being recorded and how well, and what comes after it. */
+
+import { sparkline } from "../js/chart.js";
+import { h } from "../js/dom.js";
+import { ago, bitrate, bytes, clock, number, percent, rate, since, span } from "../js/format.js";
+import { icon } from "../js/icons.js";
+import { t, word } from "../js/i18n.js";
+import { to } from "../js/router.js";
+import { all, may, redraw, store } from "../js/store.js";
+import { busy, halt, retry, streamerOf } from "../js/states.js";
+import { bar, button, chip, empty, figure, skeleton } from "../js/ui.js";
+
+const LISTED = 5;
+const SHORT_OF_DISK_SECONDS = 6 * 3600;
+let clockTimer = 0;
+
+export const now = {
+  enter() {
+    clearInterval(clockTimer);
+    clockTimer = setInterval(redraw, 1000); // what is elapsed goes on by itself
+  },
+  leave() {
+    clearInterval(clockTimer);
+  },
+  view() {
+    const { status } = store;
+    if (!status || !store.known.has("tasks")) return [skeleton(1), skeleton(3, "card")];
+    const running = all("tasks").filter((task) => task.status === "recording");
+    running.sort((one, other) => one.started_at.localeCompare(other.started_at));
+    return [
+      verdict(status, running),
+      needs(status),
+      h("div", { class: "now-columns", key: "columns" },
+        h("section", { "aria-labelledby": "live-now" },
+          h("h2", { id: "live-now", class: "section" }, t("now.live"), h("span", { class: "count" }, number(running.length))),
+          running.length ? h("ul", { class: "cards" }, running.map(recording)) : nobody()),
+        h("div", { class: "aside" }, disk(status.disk), waiting(status.waiting), uploads(), latest())),
+    ];
+  },
+};
+
+// -- one sentence
+
+function verdict(status, running) {
+  const lost = running.reduce((sum, task) => sum + (task.figures?.lost_seconds ?? 0), 0);
+  const gaps = running.reduce((sum, task) => sum + (task.figures?.gaps ?? 0), 0);
+  const waits = status.waiting.length;
+  const bits = running.reduce((sum, task) => sum + (task.figures?.bitrate ?? 0), 0);
+  const tone = !status.ok || waits ? "bad" : gaps ? "warn" : running.length ? "live" : "good";
+  const main = running.length
+    ? waits ? t("now.some", { n: waits, count: number(waits), running: number(running.length) }) : t("now.all", { n: running.length, count: number(running.length) })
+    : waits ? t("now.none_waits", { n: waits, count: number(waits) }) : t("now.quiet");
+  const rest = !running.length ? t("now.watching", { n: store.streamers.size, count: number(store.streamers.size) })
+    : gaps ? t("now.lost", { n: gaps, gaps: number(gaps), span: span(lost) }) : t("now.whole");
+  return h(
+    "section",
+    { class: `verdict ${tone}`, key: "verdict", "aria-label": t("now.verdict") },
+    h("i", { class: "dot big", "aria-hidden": "true" }),
+    h("div", { class: "says" }, h("p", { class: "main" }, main), h("p", { class: "rest" }, rest)),
+    h("dl", { class: "figures" },
+      running.length > 0 && figure(t("now.rate"), bitrate(bits)),
+      status.disk && figure(t("now.disk_left"), status.disk.seconds_left === null ? bytes(status.disk.free) : span(status.disk.seconds_left),
+        diskTone(status.disk)),
+      figure(t("now.uploading"), number(status.videos.uploading ?? 0))),
+  );
+}
+
+const nobody = () => store.streamers.size
+  ? empty("streamers", t("now.nobody"), t("now.nobody_text"))
+  : empty("streamers", t("streamers.none"), t("streamers.none_text"),
+    may("operator") && h("a", { class: "button primary", href: to("streamers", { add: 1 }) }, icon("plus"), t("streamers.add")));
+
+// -- what needs somebody
+
+function needs(status) {
+  const wrong = [...new Set([...status.notices.filter((one) => !one.info).map((one) => one.text), ...status.trouble])];
+  const since = new Map(status.notices.map((one) => [one.text, one.since]));
+  const accounts = all("accounts").filter((one) => one.state === "waiting" || one.state === "cooling");
+  const submissions = all("submissions").filter((one) => one.state === "held");
+  const videos = all("videos").filter((one) => one.state === "held");
+  const listed = submissions.length + videos.length;
+  const items = [
+    ...wrong.map((text) => need(text, "warn", "bad", text, since.has(text) && ago(since.get(text)))),
+    ...accounts.map((one) => need(`account ${one.name}`, "accounts", one.state === "waiting" ? "bad" : "warn",
+      t("now.account", { name: one.name, state: word("account", one.state) }), [one.reason, one.hint].filter(Boolean).join(" · "),
+      h("a", { class: "button small", href: to("accounts") }, t(one.state === "waiting" && may("admin") ? "accounts.login" : "do.look")))),
+    ...submissions.slice(0, LISTED).map((one) => held("submissions", one, to(`publishing/${one.id}`))),
+    ...videos.slice(0, LISTED).map((one) => held("videos", one, to(`library/video/${one.id}`))),
+    status.held > Math.min(listed, LISTED) && (submissions.length > LISTED || videos.length > LISTED || status.held > listed) &&
+      need("more", "film", "bad", t("now.more_held", { n: status.held, count: number(status.held) }), "",
+        h("a", { class: "button small", href: to("library", { state: "held" }) }, t("do.look"))),
+    ...status.notices.filter((one) => one.info).map((one) => need(one.text, "info", "", one.text, ago(one.since))),
+  ].filter(Boolean);
+  if (!items.length) return h("div", { key: "needs" });
+  const count = items.length - status.notices.filter((one) => one.info).length;
+  return h("section", { class: "needs", key: "needs", "aria-labelledby": "needs-you" },
+    h("h2", { id: "needs-you", class: "section" }, t(count ? "now.needs" : "now.notes"), count > 0 && h("span", { class: "count" }, number(count))),
+    h("ul", { class: "panel rows" }, items));
+}
+
+function need(key, sign, tone, title, text, action) {
+  return h("li", { key, class: `need ${tone}` }, icon(sign),
+    h("div", { class: "what" }, h("strong", null, title), text && h("small", { class: "muted" }, text)), action);
+}
+
+function held(kind, one, address) {
+  const name = `${kind} ${one.id}`;
+  return need(name, kind === "videos" ? "film" : "publishing", "bad",
+    h("a", { class: "plain", href: address }, t(kind === "videos" ? "now.held_video" : "now.held_submission", { title: one.title })),
+    one.last_error || one.waits_for,
+    may("operator") && button({ label: t("do.again"), icon: "retry", small: true, busy: busy(name), onClick: () => retry(kind, one.id) }));
+}
+
+// -- one recording
+
+function recording(task) {
+  const figures = task.figures;
+  const samples = store.bitrates.get(task.id) ?? [];
+  const streamer = store.streamers.get(task.streamer_id) ?? streamerOf(task.streamer);
+  const video = all("videos").find((one) => one.broadcast_id === task.broadcast_id && one.thumbnail);
+  const slow = figures && figures.speed > 0 && figures.speed < 0.9 && figures.media_seconds > 30;
+  const silent = figures && figures.bitrate === 0 && since(task.started_at) > 30;
+  return h(
+    "li",
+    { key: task.id, class: "card panel" },
+    h("div", { class: "card-head" },
+      h("div", { class: "cover" }, video ? h("img", { src: video.thumbnail, alt: "", loading: "lazy" }) : monogram(task.streamer)),
+      h("div", { class: "card-title" },
+        h("h3", null, task.streamer),
+        h("p", { class: "muted two-lines", title: task.title }, task.title || t("untitled")),
+        wholeness(figures)),
+      h("div", { class: "card-side" },
+        h("time", { class: "elapsed", title: t("now.elapsed") }, clock(since(task.started_at))),
+        streamer && may("operator") && button({
+          label: t("now.stop", { name: task.streamer }), icon: "stop", only: true, small: true,
+          busy: busy(`streamer ${streamer.id}`), onClick: () => halt({ ...streamer, task }, "stop"),
+        }))),
+    sparkline(samples, t("now.graph", { rate: bitrate(figures?.bitrate) })),
+    h("dl", { class: "figures" },
+      figure(t("now.bitrate"), bitrate(figures?.bitrate), silent ? "bad" : ""),
+      figure(t("now.size"), bytes(figures?.bytes)),
+      figure(t("now.speed"), figures?.speed ? `${number(figures.speed, 2)}×` : "–", slow ? "warn" : ""),
+      figure(t("now.length"), clock(figures?.media_seconds)),
+      figure(t("now.reconnects"), number(figures?.reconnects ?? 0))),
+  );
+}
+
+/** How whole a recording is; without a gap it is a reward. */
+function wholeness(figures) {
+  if (!figures) return chip("", t("now.starting"));
+  if (!figures.gaps) return chip("live", t("whole"));
+  const share = Math.min(0.999, figures.media_seconds / (figures.media_seconds + figures.lost_seconds || 1));
+  return chip(share > 0.99 ? "warn" : "bad", t("gaps", { n: figures.gaps, gaps: number(figures.gaps), share: percent(share, 1), span: span(figures.lost_seconds) }));
+}
+
+/** Stands for a picture that is not there. */
+export const monogram = (name) =>
+  h("span", { class: `monogram m${[...(name ?? "")].reduce((sum, one) => sum + one.codePointAt(0), 0) % 5}`, "aria-hidden": "true" }, [...(name || "·")][0]);
+
+// -- beside it
+
+const diskTone = (disk) => disk.warning || disk.free < disk.least_free * 1.2 ? "bad"
+  : disk.seconds_left !== null && disk.seconds_left < SHORT_OF_DISK_SECONDS ? "warn" : "";
+
+function disk(found) {
+  if (!found) return null;
+  const tone = diskTone(found);
+  return h("section", { class: "panel block", key: "disk" },
+    h("h2", null, icon("disk"), t("now.disk")),
+    h("p", { class: "lead-figure" }, found.seconds_left === null ? t("now.free", { size: bytes(found.free) }) : t("now.full_in", { span: span(found.seconds_left) })),
+    bar(1 - found.free / (found.total || 1), t("now.disk_used"), tone),
+    h("p", { class: "between small-text muted" }, h("span", null, t("now.of", { free: bytes(found.free), total: bytes(found.total) })), h("span", { class: "mono path" }, found.directory)),
+    found.warning && h("p", { class: "why bad" }, found.warning));
+}
+
+function waiting(queue) {
+  if (!queue.length) return h("div", { key: "waiting" });
+  return h("section", { class: "panel block", key: "waiting" },
+    h("h2", null, icon("clock"), t("now.waiting"), h("span", { class: "count" }, number(queue.length))),
+    h("ol", { class: "lines" }, queue.map((one) => h("li", { key: one.streamer }, h("span", { class: "grow" }, one.streamer),
+      h("small", { class: "muted" }, t("now.priority", { n: one.priority }), " · ", ago(one.since))))));
+}
+
+function uploads() {
+  const running = all("videos").filter((one) => one.state === "uploading" && one.upload);
+  const left = (store.status.videos.ready ?? 0) + (store.status.videos.recorded ?? 0) + (store.status.videos.editing ?? 0);
+  return h("section", { class: "panel block", key: "uploads" },
+    h("h2", null, icon("publishing"), t("now.uploads"), h("span", { class: "count" }, number(running.length))),
+    running.length ? h("ul", { class: "lines" }, running.slice(0, LISTED).map(uploading)) : h("p", { class: "muted" }, t("now.no_upload")),
+    left > 0 && h("p", { class: "small-text muted" }, t("now.queued", { n: left, count: number(left) })));
+}
+
+function uploading({ id, title, upload }) {
+  return h("li", { key: id, class: "stack" },
+    h("a", { class: "plain one-line", href: to(`library/video/${id}`) }, title),
+    bar(upload.bytes_sent / (upload.bytes_total || 1), t("upload.of", { title })),
+    h("p", { class: "between small-text muted" },
+      h("span", null, `${percent(upload.bytes_sent / (upload.bytes_total || 1))} · ${rate(upload.bytes_per_second)}`),
+      upload.eta_seconds !== null && h("span", null, t("upload.left", { span: span(upload.eta_seconds) }))));
+}
+
+function latest() {
+  const shown = all("submissions").filter((one) => one.bvid).sort((one, other) => other.since.localeCompare(one.since)).slice(0, LISTED);
+  return h("section", { class: "panel block", key: "latest" },
+    h("h2", null, icon("check"), t("now.latest")),
+    shown.length ? h("ul", { class: "lines" }, shown.map((one) => h("li", { key: one.id },
+      h("a", { class: "plain one-line grow", href: to(`publishing/${one.id}`) }, one.title),
+      h("small", { class: "muted" }, ago(one.since))))) : h("p", { class: "muted" }, t("now.no_latest")));
+}

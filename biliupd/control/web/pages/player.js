@@ -1,0 +1,88 @@
+/**
+ * Plays a video: a file that the browser reads goes to it as it is; anything else comes as a stream that begins where
+ * the reader wants, with a seek bar of our own, because a stream has no end the browser could know.
+ */
+
+import { h } from "../js/dom.js";
+import { clock } from "../js/format.js";
+import { t } from "../js/i18n.js";
+import { redraw } from "../js/store.js";
+import { button, empty } from "../js/ui.js";
+
+const KNOWN = { h264: "avc1.640028", hevc: "hvc1.1.6.L120.90", av1: "av01.0.08M.08", aac: "mp4a.40.2", mp3: "mp3", opus: "opus" };
+
+const plays = new Map(); // by video, while its panel is open: {way, from, at, failed}
+
+function playOf(video) {
+  if (!plays.has(video.id)) plays.set(video.id, { way: first(video), from: 0, at: 0, began: false });
+  return plays.get(video.id);
+}
+
+/** file, stream or none */
+function first(video) {
+  if (video.state !== "recording" && /\.(mp4|m4v|webm)$/i.test(video.path) && canRead(video)) return "file";
+  return video.playable ? "stream" : "none";
+}
+
+function canRead({ video_codec: picture, audio_codec: sound, path }) {
+  if (/\.webm$/i.test(path)) return true;
+  const codecs = [picture, sound].filter(Boolean).map((name) => KNOWN[name] ?? name);
+  const type = `video/mp4${codecs.length ? `; codecs="${codecs.join(", ")}"` : ""}`;
+  return document.createElement("video").canPlayType(type) !== "";
+}
+
+/** The player of a video. */
+export function player(video) {
+  const play = playOf(video);
+  if (play.way === "none") {
+    return h("div", { class: "player", key: "none", unmount: () => plays.delete(video.id) },
+      empty("film", t("play.cannot"), t("play.cannot_text"), h("a", { class: "button", href: `/api/videos/${video.id}/file?download=true`, download: "" }, t("video.download"))));
+  }
+  return h("div", { class: "player", key: play.way, unmount: (el) => stop(el.querySelector("video")) },
+    h("video", {
+      controls: play.way === "file", playsinline: true, preload: play.way === "file" ? "metadata" : "none",
+      src: play.way === "file" ? `/api/videos/${video.id}/file` : play.began ? `/api/videos/${video.id}/play?from=${play.from.toFixed(1)}` : null,
+      poster: video.thumbnail, "aria-label": video.title,
+      autoplay: play.way === "stream" && play.began,
+      onError: () => failed(video, play),
+      onTimeupdate: ({ target }) => play.way === "stream" && ((play.at = play.from + target.currentTime), redraw()),
+      onPlay: redraw, onPause: redraw,
+    }),
+    play.way === "stream" && controls(video, play));
+}
+
+function stop(element) {
+  element.removeAttribute("src");
+  element.load(); // ends the request, and with it the work at the other end
+}
+
+function failed(video, play) {
+  if (play.way === "stream" && !play.began) return;
+  play.way = play.way === "file" && video.playable ? "stream" : "none";
+  play.began = false;
+  redraw();
+}
+
+function controls(video, play) {
+  const element = () => document.querySelector(".player video");
+  const running = play.began && element() && !element().paused;
+  const whole = Math.max(video.duration ?? 0, play.at);
+  const from = (seconds) => {
+    Object.assign(play, { from: seconds, at: seconds, began: true });
+    redraw();
+  };
+  return h("div", { class: "controls" },
+    button({
+      icon: running ? "pause" : "play", label: t(running ? "play.pause" : "play.play"), only: true, small: true, kind: "quiet",
+      onClick: () => (!play.began ? from(0) : running ? element().pause() : element().play()),
+    }),
+    h("span", { class: "number" }, clock(play.at)),
+    h("input", {
+      type: "range", min: 0, max: Math.ceil(whole) || 1, step: 1, value: Math.round(play.at), "aria-label": t("play.seek"),
+      "aria-valuetext": clock(play.at), onChange: ({ target }) => from(Number(target.value)),
+    }),
+    h("span", { class: "number muted" }, video.duration ? clock(video.duration) : t("play.unknown")),
+    button({ icon: "grid", label: t("play.full"), only: true, small: true, kind: "quiet", onClick: () => element().requestFullscreen?.() }));
+}
+
+addEventListener("hashchange", () => plays.clear());

@@ -1,0 +1,165 @@
+/** One video in a panel: play it, what it is, why it is where it is, what can be done, and its broadcast's ledger. */
+
+import { get, post, put } from "../js/api.js";
+import { h } from "../js/dom.js";
+import { ago, bitrate, bytes, clock, moment, number, percent, rate, span, time } from "../js/format.js";
+import { t, word } from "../js/i18n.js";
+import { to } from "../js/router.js";
+import { listen, may, redraw, store } from "../js/store.js";
+import { act, busy, retry, videoChip, why } from "../js/states.js";
+import { bar, button, dialog, figure, problem, skeleton } from "../js/ui.js";
+import { player } from "./player.js";
+import { showPreview } from "./preview.js";
+
+let shown = null; // {id, video, ledger, error, close}
+
+/** Open the panel of a video; `closed` is called when the reader closes it. */
+export function openVideo(id, closed) {
+  if (shown?.id === id) return;
+  closeVideo();
+  const own = { id, video: store.videos.get(id) ?? null, ledger: null, error: null };
+  shown = own;
+  own.close = dialog(() => panel(own), () => {
+    if (shown !== own) return;
+    shown = null;
+    closed();
+  });
+  load(own);
+}
+
+/** Close it without a word. */
+export function closeVideo() {
+  const own = shown;
+  shown = null;
+  own?.close();
+}
+
+async function load(own) {
+  try {
+    own.video = await get(`/videos/${own.id}`);
+    own.error = null;
+    redraw();
+    if (own.video.broadcast_id) own.ledger = await get(`/broadcasts/${encodeURIComponent(own.video.broadcast_id)}/ledger`);
+  } catch (error) {
+    own.error = error;
+  }
+  redraw();
+}
+
+listen((topic, rows) => {
+  const row = shown && topic === "videos" && rows.find((one) => one.id === shown.id);
+  if (row) shown.video = row;
+});
+
+function panel(own) {
+  const { video, error, ledger } = own;
+  if (!video) return { title: t("video.title"), side: true, body: error ? problem(error, () => load(own)) : skeleton(3, "card") };
+  return {
+    title: video.title, side: true,
+    body: [
+      problem(error, () => load(own)),
+      video.removed_at ? h("p", { class: "note" }, t("video.removed", { when: moment(video.removed_at) })) : player(video),
+      h("div", { class: "row-wrap" }, videoChip(video),
+        video.bvid && bvLink(video.bvid),
+        h("span", { class: "muted small-text" }, t("video.since", { when: ago(video.since) }))),
+      why(video),
+      uploadOf(video),
+      acts(own, video),
+      facts(video),
+      video.gaps.length > 0 && h("section", null, h("h3", null, t("video.left_out")), h("ul", { class: "lines" }, video.gaps.map(leftOut))),
+      ledger && timeline(ledger),
+    ],
+  };
+}
+
+/** A published video's place at Bilibili. */
+export const bvLink = (bvid) =>
+  h("a", { class: "mono", href: `https://www.bilibili.com/video/${encodeURIComponent(bvid)}`, target: "_blank", rel: "noreferrer noopener" }, bvid);
+
+function uploadOf({ title, upload, state }) {
+  if (!upload || state !== "uploading") return null;
+  const share = upload.bytes_sent / (upload.bytes_total || 1);
+  return h("div", { class: "stack" }, bar(share, t("upload.of", { title })),
+    h("p", { class: "between small-text muted" },
+      h("span", null, `${percent(share)} · ${bytes(upload.bytes_sent)} / ${bytes(upload.bytes_total)} · ${rate(upload.bytes_per_second)}`),
+      upload.eta_seconds !== null && h("span", null, t("upload.left", { span: span(upload.eta_seconds) }))));
+}
+
+function acts(own, video) {
+  const name = `videos ${video.id}`;
+  const known = (answer) => answer && ((own.video = answer), redraw());
+  const operator = may("operator");
+  const stuck = video.state === "held" || video.state === "ignored";
+  const open = ["recorded", "ready", "missing", "ignored"].includes(video.state) && !video.submission_id;
+  return h("div", { class: "row-wrap" },
+    operator && stuck && button({ label: t("do.again"), icon: "retry", kind: "primary", busy: busy(name), onClick: () => retry("videos", video.id).then(known) }),
+    operator && open && button({
+      label: t("video.publish"), icon: "publishing", busy: busy(`upload ${name}`),
+      onClick: () => act(`upload ${name}`, () => post(`/videos/${video.id}/upload`), t("video.asked")).then(known),
+    }),
+    operator && button({
+      label: t(video.pinned ? "video.unpin" : "video.pin"), icon: "pin", "aria-pressed": String(video.pinned), title: t("video.pin_text"),
+      busy: busy(`pin ${name}`), onClick: () => act(`pin ${name}`, () => put(`/videos/${video.id}/pin`, { pinned: !video.pinned })).then(known),
+    }),
+    video.state !== "recording" && button({ label: t("video.preview"), icon: "search", onClick: () => showPreview(`/videos/${video.id}/preview`, video.title) }),
+    !video.removed_at && h("a", { class: "button", href: `/api/videos/${video.id}/file?download=true`, download: "" }, t("video.download")),
+    video.submission_id && h("a", { class: "button quiet", href: to(`publishing/${video.submission_id}`) }, t("video.submission")));
+}
+
+function facts(video) {
+  const codecs = [video.video_codec, video.audio_codec].filter(Boolean).join(" + ");
+  return h("dl", { class: "facts-list" },
+    figure(t("video.streamer"), video.streamer ?? t("video.dropped")),
+    figure(t("video.length"), video.duration === null ? "–" : clock(video.duration)),
+    figure(t("video.size"), bytes(video.file_size)),
+    figure(t("video.picture"), video.width ? `${video.width} × ${video.height}` : "–"),
+    figure(t("video.codecs"), codecs || "–"),
+    figure(t("video.bitrate"), video.bitrate ? bitrate(video.bitrate) : "–"),
+    figure(t("video.created"), moment(video.created_at)),
+    figure(t("video.uploaded"), moment(video.uploaded_at) || "–"),
+    video.attempts > 0 && figure(t("video.attempts"), number(video.attempts)),
+    h("div", { class: "figure whole-line" }, h("dt", null, t("video.file")), h("dd", { class: "mono path" }, `${video.root}/${video.path}`)));
+}
+
+function leftOut(gap, place) {
+  const { at_seconds: at, seconds, cause: reason, segment } = gap;
+  return h("li", { key: place }, h("span", { class: "number" }, clock(at)), h("span", { class: "grow" }, reason, segment && h("small", { class: "muted mono" }, ` ${segment}`)),
+    typeof seconds === "number" && h("span", { class: "muted" }, span(seconds)));
+}
+
+// -- the ledger of its broadcast
+
+function timeline({ broadcast, rows }) {
+  const begin = Date.parse(broadcast.first_media_at ?? broadcast.started_at);
+  const end = Math.max(Date.parse(broadcast.last_media_at ?? broadcast.ended_at ?? "") || Date.now(), begin + 1000);
+  const place = (at) => Math.min(100, Math.max(0, ((Date.parse(at) - begin) / (end - begin)) * 100));
+  const lost = rows.filter((row) => row.loss && row.seconds > 0);
+  return h("section", { class: "ledger", "aria-labelledby": "ledger" },
+    h("div", { class: "between" }, h("h3", { id: "ledger" }, t("ledger.title")), verdict(broadcast)),
+    h("div", { class: "show", role: "img", "aria-label": t("ledger.bar", { n: lost.length, count: number(lost.length), span: span(broadcast.lost_seconds) }) },
+      rows.map((row, number) => {
+        const width = row.seconds > 0 ? (row.seconds * 100000) / (end - begin) : 0;
+        const kind = row.loss && row.seconds > 0 ? "loss" : row.cause === "offline" ? "off" : "mark";
+        const right = kind === "mark" ? place(row.at) : Math.max(width, place(row.at)); // a row is written when its gap is over
+        return h("i", { key: number, class: kind, title: `${time(row.at)} ${cause(row)}`, style: { left: `${Math.max(0, right - width)}%`, width: kind === "mark" ? "1px" : `${width}%` } });
+      })),
+    h("p", { class: "between small-text muted" }, h("time", null, moment(new Date(begin).toISOString())),
+      h("time", null, broadcast.ended_at ? moment(new Date(end).toISOString()) : t("ledger.runs"))),
+    h("dl", { class: "figures" }, figure(t("ledger.live"), clock(broadcast.live_seconds)), figure(t("ledger.recorded"), clock(broadcast.media_seconds)),
+      figure(t("ledger.lost"), span(broadcast.lost_seconds), broadcast.gaps ? "bad" : "good"), figure(t("ledger.files"), number(broadcast.files))),
+    rows.length > 0 && h("details", { open: lost.length > 0 && rows.length < 12 }, h("summary", null, t("ledger.rows", { n: rows.length, count: number(rows.length) })),
+      h("div", { class: "scroll" }, h("table", { class: "list" },
+        h("thead", null, h("tr", null, ["when", "what", "long", "where"].map((name) => h("th", { key: name, scope: "col" }, t(`ledger.${name}`))))),
+        h("tbody", null, rows.map((row, number) => h("tr", { key: number, class: row.loss && row.seconds > 0 ? "loss" : "" },
+          h("td", null, time(row.at)), h("td", null, cause(row), row.detail && h("small", { class: "muted" }, ` ${row.detail}`)),
+          h("td", { class: "number" }, row.seconds > 0 ? span(row.seconds) : ""),
+          h("td", { class: "mono path" }, row.file ? `${row.file} ${clock(row.media_seconds_at)}` : t("ledger.between")))))))));
+}
+
+const cause = (row) => word("cause", row.cause);
+
+function verdict({ gaps, share, lost_seconds: lost }) {
+  if (!gaps) return h("span", { class: "chip good" }, h("i", { class: "dot", "aria-hidden": "true" }), t("whole"));
+  return h("span", { class: "chip bad" }, h("i", { class: "dot", "aria-hidden": "true" }),
+    t("gaps", { n: gaps, gaps: number(gaps), share: percent(Math.min(0.999, share), 1), span: span(lost) }));
+}
