@@ -7,9 +7,10 @@ from sqlite_utils import Database
 
 Sort = Literal["name", "priority", "created_at"]
 _ORDER: dict[Sort, str] = {
-    "name": "name {way}, id {way}", "created_at": "id {way}",
-    "priority": "coalesce(json_extract(settings, '$.priority'), 0) {way}, name, id",
+    "name": "name collate nocase {way}, id {way}", "created_at": "id {way}",
+    "priority": "coalesce(json_extract(settings, '$.priority'), 0) {way}, name collate nocase, id",
 }  # fmt: skip
+_BY_NAME = "order by name collate nocase, id"
 
 
 def page(
@@ -35,7 +36,7 @@ def page(
 def some(db: Database, ids: Sequence[int]) -> list[dict[str, Any]]:
     """Those of these ids that are there and wanted."""
     marks = ",".join("?" * len(ids))
-    return list(db.query(f"select * from streamers where active = 1 and id in ({marks}) order by name", list(ids)))
+    return list(db.query(f"select * from streamers where active = 1 and id in ({marks}) {_BY_NAME}", list(ids)))
 
 
 def named(db: Database, names: Sequence[str]) -> list[int]:
@@ -47,7 +48,7 @@ def named(db: Database, names: Sequence[str]) -> list[int]:
 
 def everyone(db: Database) -> list[dict[str, Any]]:
     """All that are wanted."""
-    return list(db.query("select * from streamers where active = 1 order by name"))
+    return list(db.query(f"select * from streamers where active = 1 {_BY_NAME}"))
 
 
 def counts(db: Database) -> dict[str, int]:
