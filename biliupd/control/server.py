@@ -28,6 +28,7 @@ from biliupd.control.auth import Auth
 from biliupd.control.context import Context
 from biliupd.control.guard import Guard
 from biliupd.control.house import House
+from biliupd.control.hub import Hub
 from biliupd.errors import TemporaryError
 
 THREADS = 8  #: for routes; each has a connection to the catalog
@@ -123,7 +124,8 @@ class Control:
 
     def _serve(self, listener: "_Listener") -> None:
         proxies = self._config.trusted_proxies
-        context = Context(self._catalog, self._house, self._config, self.auth, _Onlooker())
+        hub = Hub(self._catalog, self._house)
+        context = Context(self._catalog, self._house, self._config, self.auth, hub)
         settings = uvicorn.Config(
             Guard(make(context), self._config), http=_Protocol, ws="websockets-sansio", lifespan="off", loop="asyncio",
             log_config=None, access_log=False, server_header=False,
@@ -139,11 +141,12 @@ class Control:
             if self._stop.is_set():
                 return
             self._server = uvicorn.Server(settings)
-        asyncio.run(self._main(self._server, listener))
+        asyncio.run(self._main(self._server, hub, listener))
 
-    async def _main(self, server: uvicorn.Server, listener: "_Listener") -> None:
+    async def _main(self, server: uvicorn.Server, hub: Hub, listener: "_Listener") -> None:
         anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
-        await server.serve(sockets=[listener.socket])
+        async with hub:
+            await server.serve(sockets=[listener.socket])
 
 
 def is_loopback(host: str) -> bool:
