@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import requests
 import yaml
 from sqlite_utils import Database
 from support import wait_until
@@ -18,6 +20,8 @@ from biliupd.catalog.database import connect
 from biliupd.record.broadcast import alive, read
 from biliupd.rehearsal.bilibili import Bilibili
 from biliupd.rehearsal.live_site import LiveSite
+
+PASSWORD = "correct horse battery"
 
 
 def make_video(path: Path, seconds: float = 3, *, size: str = "320x180") -> Path:
@@ -121,6 +125,21 @@ class World:
             os.kill(pid, signal.SIGKILL)
         self.site.close()
         self.bilibili.close()
+
+    # the page
+
+    def page(self) -> str:
+        """Its address, without a slash at the end."""
+        return re.findall(r"the page: (http\S+)/", self.log())[-1]
+
+    def log_in(self) -> requests.Session:
+        """The first user, made with the code of the log."""
+        code = re.findall(r"with the code (\S+)", self.log())[-1]
+        session = requests.Session()
+        first = {"code": code, "username": "ann", "password": PASSWORD}
+        answer = session.post(f"{self.page()}/api/setup", json=first, timeout=10)
+        assert answer.status_code == 201, answer.text
+        return session
 
     # looking
 
