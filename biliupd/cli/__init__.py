@@ -29,6 +29,7 @@ COMMANDS = {
     "ledger": ("ledger", "How much of a broadcast is recorded, and what is missing, where and why."),
     "retry": ("library", "Try a held or ignored video, a submission, or an account that keeps quiet again."),
     "preview": ("library", "Show exactly what would be sent to Bilibili. Sends nothing."),
+    "passwd": ("passwd", "Make a user of the page, or give one another password, which ends their sessions."),
     "backup": ("catalog", "Copy the catalog, whole and checked, while the daemon runs or not."),
     "rebuild": ("catalog", "Make the catalog anew, while no daemon runs; the old file is kept aside."),
     "pin": ("library", "Keep these files for good, whatever retention: says."),
