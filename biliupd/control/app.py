@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from biliupd.control import files, library, people, problems, publishing, streamers, system, tasks
+from biliupd.control import files, library, people, problems, publishing, socket, streamers, system, tasks, web
 from biliupd.control.context import Context
 from biliupd.control.models import Problem
 
@@ -41,8 +41,9 @@ def make(context: Context) -> FastAPI:
     )  # fmt: skip
     app.state.context, app.state.readers = context, files.limiter()
     problems.tell(app)
-    for router in _API:
+    for router in (*_API, socket.router):
         app.include_router(router, prefix="/api")
+    app.include_router(web.router)
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
