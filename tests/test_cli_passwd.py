@@ -70,7 +70,8 @@ def test_a_script_makes_users_changes_them_lists_them_and_removes_them(passwd, t
     [
         (["ann"], "short\nshort\n", 1, "8 to 256 characters"), (["ann", "--stdin"], "", 1, "8 to 256 characters"),
         (["ann", "--stdin"], "x" * 900 + "\n", 1, "8 to 256 characters"),
-        (["\udcff"], "", 1, "not UTF-8"), (["a b"], "", 1, "no spaces"), (["x" * 65], "", 1, "1 to 64"), ([""], "", 1, "1 to 64"),
+        (["\udcff"], "", 1, "not UTF-8"), (["a b"], "", 1, "no spaces"),
+        (["x" * 65], "", 1, "1 to 64"), ([""], "", 1, "1 to 64"),
         (["a:b", "--stdin"], "long enough\n", 1, "no /"),
         (["ann", "--role", "king"], "", 2, "is not one of"), ([], "", 2, "NAME"), (["ann", "--list"], "", 2, "NAME"),
         (["ann", "--remove", "--stdin"], "", 2, "NAME"), (["--list", "--role", "admin"], "", 2, "NAME"),
