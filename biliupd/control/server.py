@@ -159,17 +159,6 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-class _Onlooker:
-    sample_seconds = 5.0
-
-    def bitrates(self, task_id: str) -> list[float]:
-        return []
-
-    async def changed(self, timeout_seconds: float) -> bool:
-        await asyncio.sleep(timeout_seconds)
-        return False
-
-
 class _Obstacle(Exception):
     """Why the address cannot be listened on."""
 

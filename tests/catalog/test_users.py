@@ -87,7 +87,7 @@ def test_a_session_is_valid_until_it_expires_and_then_its_row_goes_with_the_next
     found = users.session(db, "new")
     assert (found["id"], found["username"], found["role"], found["label"]) == (id, "ann", "admin", "backup")
     assert [row["id"] for row in users.sessions(db)] == [id]
-    assert db.execute("select count(*) from sessions").fetchone() == (0,)
+    assert db.execute("select count(*) from sessions").fetchone() == (1,)
 
 
 def test_another_password_ends_all_sessions_but_one_and_begins_none_by_the_old_one(db, ann):
