@@ -63,7 +63,7 @@ def test_one_of_the_yaml_is_read_only_and_can_be_started_and_stopped(world, api)
         problem = ask(world, api, method, f"streamers/{ann['id']}", 409, **body)
         line = world.path.read_text().splitlines().index("streamers:") + 2
         assert f"{world.path}, line {line}" in problem["detail"]
-    answer = ask(world, api, "POST", f"streamers/{ann["id"]}/start")
+    answer = ask(world, api, "POST", f"streamers/{ann['id']}/start")
     assert (answer["task"], "offline" in answer["detail"]) == (None, True)
     world.site.go_live("flv1")
     world.wait(lambda: only(world, api, "flv1")["task"], 30, "it is recorded")

@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -90,6 +91,28 @@ def _warnings(config: Config) -> Iterator[str]:
             Credential.load(account.cookies)
         except BiliupdError as error:
             yield f"accounts.{name}.cookies: {error}; videos wait"
+    yield from _open_doors(config)
+
+
+def _open_doors(config: Config) -> Iterator[str]:
+    """What the page lacks."""
+    from biliupd.catalog.database import connect
+    from biliupd.catalog.users import is_anybody_there
+    from biliupd.control.server import is_loopback
+
+    control = config.control
+    if not control.enabled or is_loopback(control.host):
+        return
+    if not control.certificate and not control.trusted_proxies:
+        yield f"control.host: passwords cross the network readable on {control.host}; set control.certificate and key"
+    for name in ("certificate", "key"):
+        path = getattr(control, name)
+        if path and not os.access(path, os.R_OK):
+            yield f"control.{name}: {path} cannot be read"
+    catalog = config.recordings.data_directory / "catalog.db"
+    with suppress(BiliupdError):
+        if not os.path.exists(catalog) or not is_anybody_there(connect(catalog, read_only=True)):
+            yield f"control.host: nobody listens on {control.host} before there is a user: biliupd passwd NAME"
 
 
 @click.command()

@@ -7,6 +7,7 @@ assembled are compared with the files.
 
 import hashlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import requests
 import yaml
 from rich.console import Console
 from rich.markup import escape
@@ -30,6 +32,7 @@ from biliupd.rehearsal.live_site import LiveSite
 ON_AIR_SECONDS = 12.0
 DEADLINE_SECONDS = 150.0
 LINE_BYTES_PER_SECOND = 150_000.0  # so slow that there is something to see
+PASSWORD = "demo-demo"  # of a page that only this machine reaches, while the demo runs
 PART_BYTES = 128 << 10  # so small that a short video has several; the real ones are 10 MiB
 ROOMS = (("flv", "阿花", "HTTP-FLV room"), ("hls", "小白", "HLS room"))
 
@@ -61,6 +64,7 @@ class Demo:
         self._move = 0
         self._told: set[str] = set()
         self._bars: dict[int, TaskID] = {}
+        self._page = ""
         self._progress = Progress(
             TextColumn("         {task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(),
             console=console, transient=True,
@@ -92,8 +96,9 @@ class Demo:
         self._say(f"biliupd rehearses in {self.directory}")
         self._configure()
         self._start_daemon()
-        if trouble := self._until("the daemon is ready", lambda: (self.directory / "data" / "catalog.db").exists()):
+        if trouble := self._until("the daemon is ready", self._log_in):
             return trouble
+        self._say(f"[bold]its page:[/] {self._page}  (user demo, password {PASSWORD})")
         for room, name, _ in ROOMS:
             self._site.go_live(room)
             self._say(f"[cyan]{name}[/] goes live on {self._site.url}/rooms/{room}")
@@ -146,6 +151,19 @@ class Demo:
                 stdin=subprocess.DEVNULL, stderr=errors, start_new_session=True, cwd=self.directory,
             )  # fmt: skip
         self._say(f"the daemon runs as process {self._daemon.pid}")
+
+    def _log_in(self) -> bool:
+        """Make the first user, with the code of the log; False while the daemon does not answer yet."""
+        try:
+            told = (self.directory / "data" / "biliupd.log").read_text(encoding="utf-8")
+        except OSError:
+            return False
+        page, code = re.search(r"the page: (\S+)", told), re.search(r"with the code (\S+)", told)
+        if page is None or code is None:
+            return False
+        self._page = page[1]
+        first = {"code": code[1], "username": "demo", "password": PASSWORD}
+        return requests.post(f"{self._page}api/setup", json=first, timeout=10).status_code == 201
 
     def _drop(self, name: str) -> None:
         """A person's copy: it grows under its final name, which only settles when it is whole."""
@@ -310,6 +328,7 @@ class Demo:
         return ""
 
     def _say_where(self) -> None:
+        self._console.print(f"  {'page':<18} {self._page}", markup=False)
         for name, where in (
             ("recordings", "recordings"), ("drop folder", "drop"), ("covers", "data/covers"),
             ("catalog (SQLite)", "data/catalog.db"), ("log", "data/biliupd.log"), ("configuration", "config.yaml"),

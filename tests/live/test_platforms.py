@@ -20,6 +20,7 @@ from biliupd.live.platform import PLATFORMS, LiveStream, State, answers, platfor
 from biliupd.live.status import one_line, shown
 
 LIVE = LiveConfig(request_timeout_seconds=0.5)
+PATIENT = LiveConfig()
 FLV = b"FLV\x01\x05\0\0\0\x09\0\0\0\0"
 PLAYLIST = b"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXT-X-MEDIA-SEQUENCE:7\n#EXTINF:2,\n7.ts\n#EXTINF:2,\n8.ts\n"
 ROOM = {"room_id": "r", "live_status": "live", "title": "t", "live_id": 5, "started_at": "2026-03-01T20:00:00+08:00"}
@@ -52,12 +53,12 @@ def test_a_room_is_live_while_its_media_runs_and_offline_when_the_site_says_so(s
     platform = platform_for(url)
     assert platform is not None
     assert platform.name == name
-    assert platform.check(url, LIVE).state is State.OFFLINE
+    assert platform.check(url, PATIENT).state is State.OFFLINE
 
     site.go_live("r")
-    status = platform.check(url, LIVE)
+    status = platform.check(url, PATIENT)
     assert status.state is State.LIVE, status
-    stream = platform.stream(url, LIVE)
+    stream = platform.stream(url, PATIENT)
     assert stream.protocol == protocol
     with urlopen(Request(stream.url, headers=dict(stream.headers)), timeout=5) as media:
         assert media.read(7).startswith({"flv": b"FLV\x01", "hls": b"#EXTM3U", "ffmpeg": b"<?xml"}[protocol])
@@ -68,10 +69,10 @@ def test_a_room_is_live_while_its_media_runs_and_offline_when_the_site_says_so(s
         assert status.cover_url.startswith(site.url)
 
     site.go_offline("r")
-    status = platform.check(url, LIVE)
+    status = platform.check(url, PATIENT)
     assert status.state is State.OFFLINE, status
     wait_until(lambda: site.gone(site.room("r")))
-    assert platform.check(url, LIVE).state is State.OFFLINE
+    assert platform.check(url, PATIENT).state is State.OFFLINE
 
 
 @pytest.mark.parametrize(("name", "protocol", "address"), KINDS)
