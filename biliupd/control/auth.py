@@ -45,10 +45,21 @@ class Login(NamedTuple):
                         expires_at=self.expires_at, token=token)  # fmt: skip
 
 
+class _Given(NamedTuple):
+    token: str
+    kind: Literal["cookie", "bearer"]
+
+
 class _Known(NamedTuple):
     asker: Asker
     expires_at: str
     at: float  # when the catalog said so, monotonic
+
+    def valid(self, given: _Given | None) -> Asker | None:
+        """A token of a cookie is none for a header, nor the other way round."""
+        if given is None or given.kind != self.asker.kind or self.expires_at <= stamp(datetime.now(UTC)):
+            return None
+        return self.asker
 
 
 class Auth:
@@ -67,36 +78,36 @@ class Auth:
 
     def who(self, connection: HTTPConnection) -> Asker | None:
         """By cookie or bearer token; None: nobody who is logged in."""
+        return self.remembered(connection) or self._look_up(connection)
+
+    def remembered(self, connection: HTTPConnection) -> Asker | None:
+        """The same of a moment ago, if that is known without reading."""
         given = _token(connection)
+        known = self._known.get(hashed(given.token)) if given else None
+        if known is None or time.monotonic() - known.at > TRUSTED_SECONDS:
+            return None
+        return known.valid(given)
+
+    def _look_up(self, connection: HTTPConnection) -> Asker | None:
+        given, generation, now = _token(connection), self._generation, time.monotonic()
         if given is None:
             return None
-        token, kind = given
-        key, now = hashed(token), time.monotonic()
-        known = self._known.get(key)
-        if known is None or now - known.at > TRUSTED_SECONDS:
-            known = self._look_up(key, now, connection)
-        if known is None or known.asker.kind != kind or known.expires_at <= stamp(datetime.now(UTC)):
-            return None
-        return known.asker
-
-    def _look_up(self, key: str, now: float, connection: HTTPConnection) -> _Known | None:
-        generation = self._generation
+        key = hashed(given.token)
         row = users.session(self._catalog.db, key)
         if row is None:
-            self._known.pop(key, None)
             return None
         asker = Asker(row["user_id"], row["username"], row["role"], row["id"], row["kind"])
         known = _Known(asker, row["expires_at"], now)
-        age = datetime.now(UTC) - datetime.fromisoformat(row["seen_at"])
-        if not timedelta() <= age < timedelta(seconds=WRITTEN_SECONDS):
+        unused = datetime.now(UTC) - datetime.fromisoformat(row["seen_at"])
+        if not timedelta() <= unused < timedelta(seconds=WRITTEN_SECONDS):
             with suppress(TemporaryError):  # it is valid all the same
                 users.seen(self._catalog.db, row["id"], _address(connection), VALID)
         with self._lock:
-            if generation == self._generation:
+            if generation == self._generation:  # else it may be revoked by now
                 if len(self._known) >= MOST_KNOWN:
                     self._known.clear()
                 self._known[key] = known
-        return known
+        return known.valid(given)
 
     def forget(self) -> None:
         """Users or sessions were changed: ask the catalog again, at once."""
@@ -194,13 +205,12 @@ def is_secure(connection: HTTPConnection) -> bool:
     return connection.scope["scheme"] in ("https", "wss")
 
 
-def _token(connection: HTTPConnection) -> tuple[str, str] | None:
-    """The token, and what kind of session it must be of: one cannot be used as the other."""
+def _token(connection: HTTPConnection) -> _Given | None:
     scheme, _, rest = connection.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
-        return rest.strip(), "bearer"
+        return _Given(rest.strip(), "bearer")
     found = connection.cookies.get(cookie_name(connection))
-    return (found, "cookie") if found else None
+    return _Given(found, "cookie") if found else None
 
 
 def hashed(token: str) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
 from fastapi import Depends
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection
 
 from biliupd.catalog.database import Catalog
@@ -28,7 +29,10 @@ class Authority(Protocol):
     """Knows sessions; auth.Auth."""
 
     def who(self, connection: HTTPConnection) -> Asker | None:
-        """By cookie or bearer token; None: nobody who is logged in."""
+        """By cookie or bearer token; None: nobody who is logged in. May read the catalog."""
+
+    def remembered(self, connection: HTTPConnection) -> Asker | None:
+        """The same of a moment ago, if that is known without reading."""
 
 
 class Onlooker(Protocol):
@@ -71,8 +75,8 @@ def may(role: Role) -> Any:
     `asker: Annotated[Asker, may("operator")]`, or `dependencies=[may("viewer")]` of a router.
     """
 
-    def check(connection: HTTPConnection, here: Here) -> Asker:
-        asker = here.auth.who(connection)
+    async def check(connection: HTTPConnection, here: Here) -> Asker:
+        asker = here.auth.remembered(connection) or await run_in_threadpool(here.auth.who, connection)
         if asker is None:
             raise Refusal(401, "nobody is logged in", hint="log in: POST /api/login", kind="login")
         if ROLES.index(asker.role) < ROLES.index(role):

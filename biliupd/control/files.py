@@ -166,6 +166,10 @@ def _send(request: Request, opened: FileIO, path: str, more: dict[str, str] | No
                 opened.close()
                 raise OutOfRange(size)
             headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
+    media_type = TYPES.get(os.path.splitext(path)[1].lower(), OTHER)
+    if end - start <= CHUNK_BYTES and request.method == "GET":
+        with opened:
+            return Response(os.pread(opened.fileno(), end - start, start), code, headers, media_type)
     headers["Content-Length"] = str(end - start)
     at = start
 
@@ -179,7 +183,6 @@ def _send(request: Request, opened: FileIO, path: str, more: dict[str, str] | No
         at += len(piece)
         return piece
 
-    media_type = TYPES.get(os.path.splitext(path)[1].lower(), OTHER)
     return Pulled(pull, opened.close, request.app.state.readers, code, headers, media_type)
 
 

@@ -26,7 +26,7 @@ from biliupd.control.problems import OPEN, problems
 router = APIRouter(tags=["people"])
 
 
-def _auth(here: Here) -> Auth:
+async def _auth(here: Here) -> Auth:
     assert isinstance(here.auth, Auth)
     return here.auth
 
