@@ -33,7 +33,7 @@ export const zh = {
   error: {
     0: "biliupd 没有响应", 400: "biliupd 无法理解请求", 401: "尚未登录", 403: "没有权限", 404: "不存在或已不存在", 409: "现在无法执行",
     410: "文件已不存在", 413: "内容过大", 422: "有内容填写不正确", 429: "尝试次数过多，请稍候", 500: "biliupd 出错了",
-    503: "biliupd 暂时无法执行", other: "操作失败（HTTP {status}）", bug: "页面出错了", copy: "浏览器不允许复制",
+    503: "biliupd 暂时无法执行", other: "操作失败（HTTP {status}）", bug: "页面出错了", missing: "此项必填", copy: "浏览器不允许复制",
   },
   gate: {
     login: "登录", login_lead: "查看录制情况", in: "登录", refused: "用户名或密码错误", setup: "欢迎使用 biliupd",
@@ -78,11 +78,11 @@ export const zh = {
     verdict: "总体情况", live: "直播中", needs: "需要处理", notes: "提示",
     all: { other: "{count} 个直播间全部在录。" }, some: { other: "{count} 个开播的直播间在等待，{running} 个正在录制。" },
     none_waits: { other: "{count} 个直播间已开播，正在等待录制。" }, quiet: "目前无人开播。", watching: { other: "正在关注 {count} 个直播间。" },
-    whole: "没有任何缺失。", lost: { other: "缺失 {gaps} 处，共 {span}。" }, rate: "总码率", disk_left: "磁盘", uploading: "上传",
+    whole: "没有任何缺失。", lost: { other: "缺失 {gaps} 处，共 {span}。" }, rate: "总码率", disk_left: "磁盘写满", disk_free: "磁盘可用", show_all: "显示全部 {n} 项", show_less: "收起", uploading: "上传",
     nobody: "无人开播", nobody_text: "一旦开播便自动录制。", account: "账号 {name}：{state}", held_video: "待处理：{title}",
     held_submission: "未能投稿：{title}", more_held: { other: "共 {count} 项待处理" }, elapsed: "已录", stop: "停止录制 {name}",
     graph: "最近几分钟的码率，当前 {rate}", starting: "正在开始", bitrate: "码率", size: "大小", speed: "速度", length: "已录时长",
-    reconnects: "重连", disk: "磁盘", free: "可用 {size}", full_in: "{span}后写满", disk_used: "磁盘已用空间", of: "可用 {free}，共 {total}",
+    reconnects: { other: "重连 {count} 次" }, disk: "磁盘", free: "可用 {size}", full_in: "{span}后写满", disk_used: "磁盘已用空间", of: "可用 {free}，共 {total}",
     waiting: "等待中", priority: "优先级 {n}", uploads: "上传", no_upload: "当前没有上传。", queued: { other: "另有 {count} 个视频在途" },
     latest: "最近发布", no_latest: "暂无。",
   },
@@ -106,7 +106,7 @@ export const zh = {
     before: "上一页", after: "下一页",
   },
   video: {
-    title: "视频", since: "{when}起", removed: "已发布，文件已于 {when} 移除。", publish: "投稿", asked: "将会投稿", pin: "固定", unpin: "取消固定",
+    title: "视频", since: "已 {span}", removed: "已发布，文件已于 {when} 移除。", publish: "投稿", asked: "将会投稿", pin: "固定", unpin: "取消固定",
     pin_text: "固定的文件永不删除", preview: "预览投稿", download: "下载", submission: "稿件", streamer: "主播", dropped: "投放的文件",
     length: "时长", size: "大小", picture: "画面", codecs: "编码", bitrate: "码率", created: "入库", uploaded: "上传", attempts: "尝试次数",
     file: "文件", left_out: "合并时略去的部分",
@@ -122,7 +122,7 @@ export const zh = {
   publishing: {
     none: "还没有稿件", none_text: "直播结束，或把文件放入投稿文件夹后，稿件会出现在这里。", filter: "筛选", all: "全部", work: "进行中",
     held: "待处理", published: "已发布", no_all: "暂无内容", no_work: "没有进行中的稿件", no_held: "没有待处理的稿件", no_published: "还没有发布的稿件",
-    older: "显示更早的", parts: { other: "已传 {done} / {count} 个分P" }, review: "审核：", preview: "预览 {title}", one: "稿件", its_parts: "分P",
+    older: "显示更早的", parts: { other: "已传 {done} / {count} 个分P" }, review: "审核", preview: "预览 {title}", one: "稿件", its_parts: "分P",
   },
   preview: {
     title: "将要提交的内容：{title}", account: "账号", zone: "分区 (tid)", copyright: "类型", own: "自制", reprint: "转载", cover: "封面",

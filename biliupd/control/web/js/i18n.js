@@ -26,8 +26,8 @@ function chosen() {
 /** "en" or "zh". */
 export const lang = () => language;
 
-/** The same as a language tag, for Intl and for the document. */
-export const locale = () => TAGS[language];
+/** How numbers and dates are written: the reader's own variant of the language, if the browser names one. */
+export const locale = () => (navigator.languages ?? []).find((tag) => known(tag) === language) ?? TAGS[language];
 
 /** Choose and remember. */
 export function setLanguage(wanted) {
@@ -38,10 +38,10 @@ export function setLanguage(wanted) {
   } catch {
     // then it holds for this visit
   }
-  document.documentElement.lang = locale();
+  document.documentElement.lang = TAGS[language];
 }
 
-document.documentElement.lang = locale();
+document.documentElement.lang = TAGS[language];
 
 function find(words, key) {
   return key.split(".").reduce((found, part) => found?.[part], words);

@@ -7,13 +7,13 @@ import { t } from "./i18n.js";
 import * as live from "./live.js";
 import { menu } from "./menu.js";
 import { PAGES, go, route, to, whenMoved } from "./router.js";
-import { all, drawWith, forget, listen, may, redraw, store } from "./store.js";
+import { drawWith, forget, listen, may, redraw, store } from "./store.js";
 import { announce, closeAll, overlays, problem } from "./ui.js";
 import { accounts } from "../pages/accounts.js";
 import { library } from "../pages/library.js";
 import { log } from "../pages/log.js";
 import { gate } from "../pages/gate.js";
-import { now } from "../pages/now.js";
+import { needed, now } from "../pages/now.js";
 import { publishing } from "../pages/publishing.js";
 import { settings } from "../pages/settings.js";
 import { streamers } from "../pages/streamers.js";
@@ -86,14 +86,6 @@ listen((topic, rows) => {
   }
   if (topic === "status" && rows[0] && !rows[0].ok) announce(rows[0].trouble.join(". "));
 });
-
-/** How many things wait for a person. */
-export function needed() {
-  const { status } = store;
-  if (!status) return 0;
-  const told = new Set([...status.trouble, ...status.notices.filter((one) => !one.info).map((one) => one.text)]);
-  return told.size + status.held + all("accounts").filter((one) => one.state === "waiting").length;
-}
 
 // -- drawing
 

@@ -1,6 +1,6 @@
 /** Dialogs about people: another password, the sessions that are open, the users there are. */
 
-import { del, get, patch, post } from "./api.js";
+import { ApiError, del, get, patch, post } from "./api.js";
 import { h } from "./dom.js";
 import { ago } from "./format.js";
 import { t } from "./i18n.js";
@@ -26,6 +26,7 @@ export function formDialog({ title, fields, send, yes, done, wide }) {
         [busy, error] = [true, null];
         redraw();
         try {
+          complete(event.target);
           const answer = await send(valuesOf(event.target));
           close();
           done?.(answer);
@@ -43,6 +44,12 @@ export function formDialog({ title, fields, send, yes, done, wide }) {
   }));
 }
 
+/** What must not be empty and is: said at once, in the reader's language. Throws an ApiError as the daemon would send it. */
+function complete(form) {
+  const missing = [...form.elements].filter((one) => one.required && !one.value.trim());
+  if (missing.length) throw new ApiError(422, { errors: missing.map((one) => ({ field: one.name, message: t("error.missing") })) });
+}
+
 function valuesOf(form) {
   const found = {};
   for (const control of form.elements) {
@@ -52,7 +59,7 @@ function valuesOf(form) {
 }
 
 const secret = (name, label, error, fresh = true, help = "") =>
-  field({ name, label, error, help, input: { type: "password", autocomplete: fresh ? "new-password" : "current-password" } });
+  field({ name, label, error, help, input: { type: "password", required: true, autocomplete: fresh ? "new-password" : "current-password" } });
 
 /** Another password for oneself. */
 export function changePassword() {
@@ -162,7 +169,7 @@ function addUser(again) {
     title: t("people.add"),
     yes: t("people.add"),
     fields: (wrong) => [
-      field({ name: "username", label: t("people.name"), error: wrong.get("username"), input: { autocomplete: "off" } }),
+      field({ name: "username", label: t("people.name"), error: wrong.get("username"), input: { autocomplete: "off", required: true } }),
       secret("password", t("people.new"), wrong.get("password"), true, t("people.long")),
       field({ name: "role", label: t("people.role"), error: wrong.get("role"), input: { value: "viewer" },
         options: ROLES.map((role) => [role, `${t(`role.${role}`)}: ${t(`role.${role}_may`)}`]) }),

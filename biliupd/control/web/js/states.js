@@ -25,8 +25,8 @@ const LIVE_TONES = { live: "live", offline: "", restricted: "warn", unknown: "wa
 export function roomChip(streamer) {
   if (streamer.task) return chip("live", t("room.recording"));
   if (streamer.mode === "paused") return chip("", t("room.paused"));
-  if (streamer.waiting) return chip("warn", t("room.waiting"));
   if (streamer.status === "live" && streamer.mode === "skipped") return chip("", t("room.skipped"));
+  if (streamer.waiting) return chip("warn", t("room.waiting"));
   return chip(LIVE_TONES[streamer.status] ?? "", word("room", streamer.status), streamer.status_reason);
 }
 

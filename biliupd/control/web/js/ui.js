@@ -47,7 +47,7 @@ export const figure = (name, value, tone = "", note = "") =>
 export function field({ name, label, error, help, input = {}, options }) {
   const id = `field-${name}`;
   const notes = [error && `${id}-error`, help && `${id}-help`].filter(Boolean).join(" ");
-  const attributes = { id, name, "aria-describedby": notes || null, "aria-invalid": error ? "true" : null, ...input };
+  const attributes = { id, name, "aria-required": input.required ? "true" : null, "aria-describedby": notes || null, "aria-invalid": error ? "true" : null, ...input };
   const control = options
     ? h("select", attributes, options.map(([value, text]) =>
         h("option", { value, selected: String(value) === String(input.value ?? "") }, text)))
@@ -209,7 +209,10 @@ function drawDialog(own) {
     "dialog",
     {
       key: id, class: `dialog ${wide ? "wide" : ""} ${side ? "side" : ""}`, "aria-labelledby": id,
-      mount: (el) => el.showModal(),
+      mount: (el) => {
+        el.showModal();
+        el.querySelector("form input:not(.unseen)")?.focus();
+      },
       unmount: (el) => el.close(),
       onCancel: (event) => {
         event.preventDefault();

@@ -11,8 +11,10 @@ import { busy, halt, retry, streamerOf } from "../js/states.js";
 import { bar, button, chip, empty, figure, skeleton } from "../js/ui.js";
 
 const LISTED = 5;
+const FOLDED = 4;
 const SHORT_OF_DISK_SECONDS = 6 * 3600;
 let clockTimer = 0;
+let unfolded = false;
 
 export const now = {
   enter() {
@@ -59,7 +61,7 @@ function verdict(status, running) {
     h("div", { class: "says" }, h("p", { class: "main" }, main), h("p", { class: "rest" }, rest)),
     h("dl", { class: "figures" },
       running.length > 0 && figure(t("now.rate"), bitrate(bits)),
-      status.disk && figure(t("now.disk_left"), status.disk.seconds_left === null ? bytes(status.disk.free) : span(status.disk.seconds_left),
+      status.disk && figure(t(status.disk.seconds_left === null ? "now.disk_free" : "now.disk_left"), status.disk.seconds_left === null ? bytes(status.disk.free) : span(status.disk.seconds_left),
         diskTone(status.disk)),
       figure(t("now.uploading"), number(status.videos.uploading ?? 0))),
   );
@@ -72,30 +74,52 @@ const nobody = () => store.streamers.size
 
 // -- what needs somebody
 
-function needs(status) {
+/** What waits for a person: [what is wrong, accounts, submissions, videos, and how many of these are not in the store]. */
+function open(status) {
   const wrong = [...new Set([...status.notices.filter((one) => !one.info).map((one) => one.text), ...status.trouble])];
-  const since = new Map(status.notices.map((one) => [one.text, one.since]));
-  const accounts = all("accounts").filter((one) => one.state === "waiting" || one.state === "cooling");
+  const accounts = all("accounts").filter((one) => one.state === "waiting");
   const submissions = all("submissions").filter((one) => one.state === "held");
   const videos = all("videos").filter((one) => one.state === "held");
-  const listed = submissions.length + videos.length;
+  return { wrong, accounts, submissions, videos, more: Math.max(0, status.held - submissions.length - videos.length) };
+}
+
+/** How many things wait for a person. */
+export function needed() {
+  if (!store.status) return 0;
+  const { wrong, accounts, submissions, videos, more } = open(store.status);
+  return wrong.length + accounts.length + submissions.length + videos.length + more;
+}
+
+function needs(status) {
+  const { wrong, accounts, submissions, videos, more } = open(status);
+  const begun = new Map(status.notices.map((one) => [one.text, one.since]));
   const items = [
-    ...wrong.map((text) => need(text, "warn", "bad", text, since.has(text) && ago(since.get(text)))),
-    ...accounts.map((one) => need(`account ${one.name}`, "accounts", one.state === "waiting" ? "bad" : "warn",
-      t("now.account", { name: one.name, state: word("account", one.state) }), [one.reason, one.hint].filter(Boolean).join(" · "),
-      h("a", { class: "button small", href: to("accounts") }, t(one.state === "waiting" && may("admin") ? "accounts.login" : "do.look")))),
-    ...submissions.slice(0, LISTED).map((one) => held("submissions", one, to(`publishing/${one.id}`))),
-    ...videos.slice(0, LISTED).map((one) => held("videos", one, to(`library/video/${one.id}`))),
-    status.held > Math.min(listed, LISTED) && (submissions.length > LISTED || videos.length > LISTED || status.held > listed) &&
-      need("more", "film", "bad", t("now.more_held", { n: status.held, count: number(status.held) }), "",
-        h("a", { class: "button small", href: to("library", { state: "held" }) }, t("do.look"))),
+    ...wrong.map((text) => need(text, "warn", "bad", text, begun.has(text) ? ago(begun.get(text)) : "")),
+    ...accounts.map((one) => account(one, "bad")),
+    ...submissions.map((one) => held("submissions", one, to(`publishing/${one.id}`))),
+    ...videos.map((one) => held("videos", one, to(`library/video/${one.id}`))),
+  ];
+  const notes = [
+    ...all("accounts").filter((one) => one.state === "cooling").map((one) => account(one, "warn")),
     ...status.notices.filter((one) => one.info).map((one) => need(one.text, "info", "", one.text, ago(one.since))),
-  ].filter(Boolean);
-  if (!items.length) return h("div", { key: "needs" });
-  const count = items.length - status.notices.filter((one) => one.info).length;
+  ];
+  if (more) items.push(need("more", "film", "bad", t("now.more_held", { n: more, count: number(more) }), "", look("library", { state: "held" })));
+  const shown = [...items, ...notes];
+  const folded = innerWidth < 760 ? FOLDED / 2 : FOLDED;
+  if (!shown.length) return h("div", { key: "needs" });
   return h("section", { class: "needs", key: "needs", "aria-labelledby": "needs-you" },
-    h("h2", { id: "needs-you", class: "section" }, t(count ? "now.needs" : "now.notes"), count > 0 && h("span", { class: "count" }, number(count))),
-    h("ul", { class: "panel rows" }, items));
+    h("h2", { id: "needs-you", class: "section" }, t(items.length ? "now.needs" : "now.notes"), items.length > 0 && h("span", { class: "count" }, number(items.length))),
+    h("ul", { class: "panel rows" }, unfolded ? shown : shown.slice(0, folded),
+      shown.length > folded && h("li", { key: "fold" }, h("button", {
+        type: "button", class: "fold", "aria-expanded": String(unfolded), onClick: () => ((unfolded = !unfolded), redraw()),
+      }, icon("down", 16), unfolded ? t("now.show_less") : t("now.show_all", { n: shown.length })))));
+}
+
+const look = (page, query) => h("a", { class: "button small", href: to(page, query) }, t("do.look"));
+
+function account(one, tone) {
+  return need(`account ${one.name}`, "accounts", tone, t("now.account", { name: one.name, state: word("account", one.state) }),
+    [one.reason, one.hint].filter(Boolean).join(" · "), look("accounts"));
 }
 
 function need(key, sign, tone, title, text, action) {
@@ -140,8 +164,8 @@ function recording(task) {
       figure(t("now.bitrate"), bitrate(figures?.bitrate), silent ? "bad" : ""),
       figure(t("now.size"), bytes(figures?.bytes)),
       figure(t("now.speed"), figures?.speed ? `${number(figures.speed, 2)}×` : "–", slow ? "warn" : ""),
-      figure(t("now.length"), clock(figures?.media_seconds)),
-      figure(t("now.reconnects"), number(figures?.reconnects ?? 0))),
+      figure(t("now.length"), clock(figures?.media_seconds), "", figures?.reconnects > 0 && t("now.reconnects", { n: figures.reconnects, count: number(figures.reconnects) })),
+    ),
   );
 }
 

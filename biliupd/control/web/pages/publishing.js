@@ -2,7 +2,7 @@
 
 import { get } from "../js/api.js";
 import { h } from "../js/dom.js";
-import { ago, bytes, moment, number, percent, rate, span } from "../js/format.js";
+import { ago, bytes, moment, number, percent, rate, since, span } from "../js/format.js";
 import { t } from "../js/i18n.js";
 import { go, route, to } from "../js/router.js";
 import { all, listen, may, redraw, store } from "../js/store.js";
@@ -84,31 +84,35 @@ function pace(submission) {
 }
 
 function row(one) {
-  const moving = one.state === "collecting" && one.bytes_total > 0 && one.bytes_sent < one.bytes_total;
+  const moving = one.state === "collecting" && one.bytes_sent > 0 && one.bytes_sent < one.bytes_total;
   return h(
     "li",
     { key: one.id, class: "submission" },
     h("div", { class: "what" },
       h("p", { class: "name" }, h("a", { class: "plain strong", href: to(`publishing/${one.id}`) }, one.title || t("untitled")), stageChip(one)),
-      h("p", { class: "small-text muted facts" }, one.streamer ?? t("video.dropped"), " · ",
-        t("publishing.parts", { n: one.parts, done: number(one.parts_uploaded), count: number(one.parts) }),
-        one.account && ` · ${one.account}`, " · ", h("time", { title: moment(one.since) }, ago(one.since))),
+      h("p", { class: "small-text muted" }, told(one), " · ", h("time", { title: moment(one.since) }, ago(one.since))),
       moving && progress(one),
-      one.review && one.state !== "published" && h("p", { class: "small-text" }, t("publishing.review"), " ", one.review),
+      one.review && one.state !== "published" && h("p", { class: "small-text" }, `${t("publishing.review")}: ${one.review}`),
       why(one)),
     h("div", { class: "acts" },
       one.bvid && bvLink(one.bvid),
       one.state === "held" && may("operator") &&
         button({ label: t("do.again"), icon: "retry", small: true, busy: busy(`submissions ${one.id}`), onClick: () => retry("submissions", one.id) }),
-      button({ label: t("publishing.preview", { title: one.title }), icon: "search", only: true, small: true, kind: "quiet",
+      button({ label: t("publishing.preview", { title: one.title }), icon: "eye", only: true, small: true, kind: "quiet",
         onClick: () => showPreview(`/submissions/${one.id}/preview`, one.title) })),
   );
 }
 
+const told = (one) => [
+  one.streamer ?? t("video.dropped"),
+  t("publishing.parts", { n: one.parts, done: number(one.parts_uploaded), count: number(one.parts) }),
+  bytes(one.bytes_total), one.account,
+].filter(Boolean).join(" · ");
+
 function progress(one) {
   const { speed, left } = pace(one);
   const share = one.bytes_sent / (one.bytes_total || 1);
-  return h("div", { class: "stack" }, bar(share, t("upload.of", { title: one.title })),
+  return h("div", { class: "stack progress" }, bar(share, t("upload.of", { title: one.title })),
     h("p", { class: "between small-text muted" },
       h("span", null, `${percent(share)} · ${bytes(one.bytes_sent)} / ${bytes(one.bytes_total)}`, speed > 0 && ` · ${rate(speed)}`),
       left !== null && h("span", null, t("upload.left", { span: span(left) }))));
@@ -152,13 +156,13 @@ function panel(own) {
     title: one.title || t("untitled"), side: true,
     body: [
       problem(failed, own.load),
-      h("div", { class: "row-wrap" }, stageChip(one), one.bvid && bvLink(one.bvid), h("span", { class: "muted small-text" }, t("video.since", { when: ago(one.since) }))),
+      h("div", { class: "row-wrap" }, stageChip(one), one.bvid && bvLink(one.bvid), h("span", { class: "muted small-text" }, t("video.since", { span: span(since(one.since)) }))),
       why(one),
-      one.bytes_total > 0 && one.bytes_sent < one.bytes_total && progress(one),
+      one.bytes_sent > 0 && one.bytes_sent < one.bytes_total && progress(one),
       h("div", { class: "row-wrap" },
         one.state === "held" && may("operator") &&
           button({ label: t("do.again"), icon: "retry", kind: "primary", busy: busy(`submissions ${one.id}`), onClick: () => retry("submissions", one.id) }),
-        button({ label: t("video.preview"), icon: "search", onClick: () => showPreview(`/submissions/${one.id}/preview`, one.title) })),
+        button({ label: t("video.preview"), icon: "eye", onClick: () => showPreview(`/submissions/${one.id}/preview`, one.title) })),
       h("dl", { class: "facts-list" },
         figure(t("video.streamer"), one.streamer ?? t("video.dropped")),
         figure(t("preview.account"), one.account ?? "–"),

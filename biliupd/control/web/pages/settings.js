@@ -3,7 +3,7 @@
 import { get } from "../js/api.js";
 import { h } from "../js/dom.js";
 import { icon } from "../js/icons.js";
-import { number } from "../js/format.js";
+import { bytes, number, span } from "../js/format.js";
 import { has, t } from "../js/i18n.js";
 import { redraw } from "../js/store.js";
 import { button, empty, problem, skeleton, tick } from "../js/ui.js";
@@ -63,13 +63,20 @@ function section(name, rows) {
     h("h2", { id: `section-${name}` }, title, h("span", { class: "mono muted" }, name)),
     h("dl", null, rows.map((one) => h("div", { key: one.key, class: `setting ${one.source}` },
       h("dt", null, h("code", null, one.key), h("small", { class: "muted" }, one.description)),
-      h("dd", null, h("code", { class: "value" }, told(one.value)), h("small", { class: one.source === "default" ? "muted" : "from" }, origin(one)))))));
+      h("dd", null, h("code", { class: "value" }, told(one.value), h("span", { class: "muted" }, inWords(one))), h("small", { class: one.source === "default" ? "muted" : "from" }, origin(one)))))));
 }
 
 function told(value) {
   if (value === null || value === "") return t("settings.empty");
   if (typeof value === "object") return Array.isArray(value) && !value.length ? "[]" : JSON.stringify(value, null, 1).replace(/\n\s*/g, " ");
   return String(value);
+}
+
+/** A number of bytes or seconds as people read it. */
+function inWords({ key, value }) {
+  if (typeof value !== "number") return "";
+  if (/(size|bandwidth|free)$/.test(key) && value >= 1024) return `  ${bytes(value)}`;
+  return /(seconds|interval)$/.test(key) && value >= 120 ? `  ${span(value)}` : "";
 }
 
 function origin({ source, line }) {

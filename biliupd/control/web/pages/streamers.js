@@ -51,6 +51,7 @@ export const streamers = {
           label: t("streamers.filter"), value: filter, onChange: (wanted) => ((filter = wanted), redraw()),
           options: FILTERS.map((name) => [name, `${t(`streamers.${name}`)} ${number(rows.filter(IN[name]).length)}`]),
         }),
+        h("span", { class: "grow" }),
         may("operator") && button({ label: t("streamers.add"), icon: "plus", kind: "primary", onClick: () => edit(null) })),
       shown.length ? h("ul", { class: "panel rows" }, shown.map(row)) : empty("search", t("nothing"), t("streamers.no_match")),
     ];
@@ -116,7 +117,7 @@ function edit(one) {
     yes: t(one ? "do.save" : "streamers.add"),
     fields: (wrong) => [
       field({ name: "url", label: t("streamers.url"), error: wrong.get("url"), help: t("streamers.url_help"),
-        input: { type: "url", value: value("url"), placeholder: "https://live.bilibili.com/…", inputmode: "url", autocomplete: "off", spellcheck: "false" } }),
+        input: { type: "url", required: true, value: value("url"), placeholder: "https://live.bilibili.com/…", inputmode: "url", autocomplete: "off", spellcheck: "false" } }),
       !one && field({ name: "name", label: t("streamers.name"), error: wrong.get("name"), help: t("streamers.name_help"), input: { autocomplete: "off" } }),
       tick("auto_upload", t("streamers.auto_upload"), value("auto_upload", true)),
       field({ name: "submit_at", label: t("streamers.submit_at"), error: wrong.get("submit_at"), input: { value: value("submit_at", "end") },

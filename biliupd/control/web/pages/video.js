@@ -2,7 +2,8 @@
 
 import { get, post, put } from "../js/api.js";
 import { h } from "../js/dom.js";
-import { ago, bitrate, bytes, clock, moment, number, percent, rate, span, time } from "../js/format.js";
+import { bitrate, bytes, clock, moment, number, percent, rate, since, span, time } from "../js/format.js";
+import { icon } from "../js/icons.js";
 import { t, word } from "../js/i18n.js";
 import { to } from "../js/router.js";
 import { listen, may, redraw, store } from "../js/store.js";
@@ -61,7 +62,7 @@ function panel(own) {
       video.removed_at ? h("p", { class: "note" }, t("video.removed", { when: moment(video.removed_at) })) : player(video),
       h("div", { class: "row-wrap" }, videoChip(video),
         video.bvid && bvLink(video.bvid),
-        h("span", { class: "muted small-text" }, t("video.since", { when: ago(video.since) }))),
+        h("span", { class: "muted small-text" }, t("video.since", { span: span(since(video.since)) }))),
       why(video),
       uploadOf(video),
       acts(own, video),
@@ -101,9 +102,9 @@ function acts(own, video) {
       label: t(video.pinned ? "video.unpin" : "video.pin"), icon: "pin", "aria-pressed": String(video.pinned), title: t("video.pin_text"),
       busy: busy(`pin ${name}`), onClick: () => act(`pin ${name}`, () => put(`/videos/${video.id}/pin`, { pinned: !video.pinned })).then(known),
     }),
-    video.state !== "recording" && button({ label: t("video.preview"), icon: "search", onClick: () => showPreview(`/videos/${video.id}/preview`, video.title) }),
-    !video.removed_at && h("a", { class: "button", href: `/api/videos/${video.id}/file?download=true`, download: "" }, t("video.download")),
-    video.submission_id && h("a", { class: "button quiet", href: to(`publishing/${video.submission_id}`) }, t("video.submission")));
+    video.state !== "recording" && button({ label: t("video.preview"), icon: "eye", onClick: () => showPreview(`/videos/${video.id}/preview`, video.title) }),
+    !video.removed_at && h("a", { class: "button", href: `/api/videos/${video.id}/file?download=true`, download: "" }, icon("download"), t("video.download")),
+    video.submission_id && h("a", { class: "button", href: to(`publishing/${video.submission_id}`) }, icon("publishing"), t("video.submission")));
 }
 
 function facts(video) {
