@@ -169,7 +169,10 @@ insert or ignore into videos (
 
 def _insert(db: Database, things: Sequence[Found]) -> None:
     at = now()
+    (last,) = db.execute("select coalesce(max(id), 0) from videos").fetchone()
     db.conn.executemany(_INSERT, (_values(thing, at) for thing in things))
+    # what triggers do for other rows and other changes; for each of these it would cost half as much as the row itself
+    db.execute("insert into changes (kind, row) select 'video', id from videos where id > ?", [last])
 
 
 def _values(thing: Found, at: str) -> tuple[Any, ...]:
