@@ -71,6 +71,7 @@ class Client:
     _messages: int = 0
     _news: asyncio.Event = field(default_factory=asyncio.Event)
     _empty: asyncio.Event = field(default_factory=asyncio.Event)
+    _over: asyncio.Event = field(default_factory=asyncio.Event)
 
     def put(self, text: str, *, counts: bool = True) -> None:
         """Send it when the client takes it. What the client asked for itself counts nothing."""
@@ -90,16 +91,19 @@ class Client:
         """Send nothing more."""
         self.ended = code
         self._waiting.clear()
-        self._news.set()
+        self._over.set()
 
-    async def next(self) -> str | None:
-        """The next text to send; None: it has ended."""
-        while not self._waiting and not self.ended:
+    async def over(self) -> int:
+        """Wait until it is to be closed → with which code."""
+        await self._over.wait()
+        return self.ended
+
+    async def next(self) -> str:
+        """The next text to send."""
+        while not self._waiting:
             self._empty.set()
             self._news.clear()
             await self._news.wait()
-        if self.ended:
-            return None
         text, counted = self._waiting.popleft()
         self._bytes -= counted
         self._messages -= bool(counted)

@@ -67,7 +67,7 @@ async def ws(websocket: WebSocket) -> None:
 
     client = Client(may)
     jobs = [asyncio.create_task(job) for job in (
-        _listen(websocket, hub, client, asker, here.house.version), _send(websocket, client),
+        _listen(websocket, hub, client, asker, here.house.version), _send(websocket, client), _end(client),
     )]  # fmt: skip
     try:
         done, _ = await asyncio.wait(jobs, return_when=asyncio.FIRST_COMPLETED)
@@ -104,6 +104,9 @@ async def _listen(websocket: WebSocket, hub: Hub, client: Client, asker: Asker, 
 
 
 async def _send(websocket: WebSocket, client: Client) -> None:
-    while (text := await client.next()) is not None:
-        await websocket.send_text(text)
-    raise _End(client.ended)
+    while True:
+        await websocket.send_text(await client.next())
+
+
+async def _end(client: Client) -> None:
+    raise _End(await client.over())
