@@ -113,15 +113,17 @@ function link(state) {
   store.redraw();
 }
 
-function atOnce() {
+/** The network, or the reader, has come or gone. What the browser says of the network holds for others, too. */
+function look() {
   if (!wanted) return;
   pause = FIRST_PAUSE_MS;
   socket ? probe() : connect();
 }
 
+/** A connection may be dead and nobody is told: ask another way. */
 async function probe() {
   const own = socket;
-  if (!own || Date.now() - heardAt < SILENCE_MS) return;
+  if (!own) return;
   heardAt = Date.now();
   try {
     await get("/me", {}, AbortSignal.timeout(10_000));
@@ -133,7 +135,9 @@ async function probe() {
   }
 }
 
-addEventListener("online", atOnce);
-addEventListener("offline", () => wanted && link("offline"));
-document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && atOnce());
-setInterval(() => document.visibilityState === "visible" && probe(), SILENCE_MS);
+const isSeen = () => document.visibilityState === "visible";
+
+addEventListener("online", look);
+addEventListener("offline", look);
+document.addEventListener("visibilitychange", () => isSeen() && look());
+setInterval(() => isSeen() && Date.now() - heardAt > SILENCE_MS && probe(), SILENCE_MS);

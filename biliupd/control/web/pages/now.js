@@ -152,7 +152,8 @@ function recording(task) {
       h("div", { class: "card-title" },
         h("h3", null, task.streamer),
         h("p", { class: "muted two-lines", title: task.title }, task.title || t("untitled")),
-        wholeness(figures)),
+        h("div", { class: "row-wrap" }, wholeness(figures), figures?.reconnects > 0 &&
+          h("small", { class: "muted" }, t("now.reconnects", { n: figures.reconnects, count: number(figures.reconnects) })))),
       h("div", { class: "card-side" },
         h("time", { class: "elapsed", title: t("now.elapsed") }, clock(since(task.started_at))),
         streamer && may("operator") && button({
@@ -164,7 +165,7 @@ function recording(task) {
       figure(t("now.bitrate"), bitrate(figures?.bitrate), silent ? "bad" : ""),
       figure(t("now.size"), bytes(figures?.bytes)),
       figure(t("now.speed"), figures?.speed ? `${number(figures.speed, 2)}×` : "–", slow ? "warn" : ""),
-      figure(t("now.length"), clock(figures?.media_seconds), "", figures?.reconnects > 0 && t("now.reconnects", { n: figures.reconnects, count: number(figures.reconnects) })),
+      figure(t("now.length"), clock(figures?.media_seconds)),
     ),
   );
 }

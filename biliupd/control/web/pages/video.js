@@ -123,6 +123,7 @@ function facts(video) {
 }
 
 function leftOut(gap, place) {
+  if (typeof gap !== "object" || gap === null) return h("li", { key: place }, String(gap));
   const { at_seconds: at, seconds, cause: reason, segment } = gap;
   return h("li", { key: place }, h("span", { class: "number" }, clock(at)), h("span", { class: "grow" }, reason, segment && h("small", { class: "muted mono" }, ` ${segment}`)),
     typeof seconds === "number" && h("span", { class: "muted" }, span(seconds)));
