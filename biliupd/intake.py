@@ -435,8 +435,10 @@ def _playlists_in(folder: str) -> list[str]:
 
 
 def _as_found(entry: Entry, root: str, kind: str, growing: bool, place: _Place, size_bytes: int | None = None) -> Found:
+    title = sync.title_of(kind, entry.path, root)
+    if place.broadcast is not None and place.broadcast.title:
+        title = f"{place.broadcast.title} {title}"  # every show has a P001
     return Found(
         entry.path, root, kind, entry.size_bytes if size_bytes is None else size_bytes, entry.mtime_ns, entry.inode,
-        entry.device, growing, sync.title_of(kind, entry.path, root), place.broadcast.id if place.broadcast else None,
-        place.streamer_id,
+        entry.device, growing, title, place.broadcast.id if place.broadcast else None, place.streamer_id,
     )  # fmt: skip

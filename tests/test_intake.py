@@ -122,7 +122,7 @@ def test_a_playlist_and_its_segments_are_one_video(house):
     (part / "index.m3u8").write_bytes(b"#EXTM3U\n#EXT-X-ENDLIST\n")
     house.settle(part)
     row = house.video()
-    assert (row["state"], row["kind"], row["file_size"], row["title"]) == ("recorded", "playlist", 30, "P001")
+    assert (row["state"], row["kind"], row["file_size"], row["title"]) == ("recorded", "playlist", 30, "the title P001")
 
 
 def test_somebody_elses_open_playlist_counts_once_it_is_quiet(house):
