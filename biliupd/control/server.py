@@ -14,12 +14,15 @@ import ssl
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, ClassVar
+from weakref import WeakSet
 
 import anyio.to_thread
 import h11
 import uvicorn
 from loguru import logger
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
 
 from biliupd.catalog.database import Catalog
 from biliupd.config import ControlConfig
@@ -225,15 +228,31 @@ def _authority(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-class _Protocol(H11Protocol):
-    """uvicorn's, which has no patience for a head that never ends, and a last place."""
+class _Full(Exception):
+    """There are too many connections."""
 
+
+class _Protocol(H11Protocol):
+    """uvicorn's, which has no patience for a head that never ends, and a last place: files are opened elsewhere, too.
+
+    One is made for each connection that is accepted, before its TLS handshake; asyncio drops those that are refused.
+    """
+
+    _greeting: ClassVar[WeakSet["_Protocol"]] = WeakSet()  # in their handshake
     _late: asyncio.TimerHandle | None = None
 
+    def __init__(
+        self, config: uvicorn.Config, server_state: ServerState, app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(config, server_state, app_state, _loop)
+        if len(self._greeting) + len(self.connections) >= CONNECTIONS + SPARE:
+            raise _Full
+        self._greeting.add(self)
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._greeting.discard(self)
         super().connection_made(transport)
-        if len(self.connections) > CONNECTIONS + SPARE:
-            transport.abort()
         self._expect_head()
 
     def data_received(self, data: bytes) -> None:

@@ -11,6 +11,7 @@ import trustme
 from loguru import logger
 from stage import Stage
 from support import wait_until
+from test_files import playing
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
@@ -230,67 +231,99 @@ def test_a_proxy_is_believed_when_the_settings_say_so(tmp_path, trusted, forward
 
 # -- patience
 
+WHOLE = b"GET /api/health HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
-def test_who_says_half_a_thing_is_cut_and_who_says_all_is_not(stage, monkeypatch):
-    monkeypatch.setattr(server, "HEAD_SECONDS", 0.3)
-    monkeypatch.setattr(server, "KEEP_ALIVE_SECONDS", 0.3)
-    address = ("127.0.0.1", stage.control.port)
-    whole = b"GET /api/health HTTP/1.1\r\nHost: localhost\r\n\r\n"
-    for said in (b"", b"G", b"GET / HTTP/1.1\r\nHost: localhost\r\nX: ", whole + b"GET / HT"):
-        with socket.create_connection(address, timeout=5) as slow:
-            slow.sendall(said)
-            began = time.monotonic()
-            while slow.recv(65536):
-                pass
-            assert 0.2 < time.monotonic() - began < 3
-    with socket.create_connection(address, timeout=5) as drop_by_drop:
-        with pytest.raises(OSError):  # noqa: PT011 - however the kernel calls it
-            for byte in b"GET / HTTP/1.1\r\nX: " + b"x" * 10_000:
-                drop_by_drop.sendall(bytes([byte]))
-                drop_by_drop.settimeout(0.01)
-                try:
-                    if drop_by_drop.recv(1) == b"":
-                        raise ConnectionResetError
-                except TimeoutError:
+
+def until_cut(connection, drops=b""):
+    """Seconds until the server closes the connection, while it is sent one byte after the other."""
+    began = time.monotonic()
+    connection.settimeout(0.01 if drops else 5)
+    try:
+        for byte in drops or b"x":
+            if drops:
+                connection.sendall(bytes([byte]))
+            try:
+                while connection.recv(65536):
                     pass
-    wait_until(lambda: not stage.control._server.server_state.connections)
+                break
+            except TimeoutError:
+                continue
+    except ConnectionError:
+        pass
+    return time.monotonic() - began
+
+
+@pytest.mark.parametrize(
+    ("said", "drops"),
+    [
+        (b"", b""), (b"G", b""), (b"GET / HTTP/1.1\r\nHost: localhost\r\nX: ", b""), (WHOLE + b"GET / HT", b""),
+        (b"GET / HTTP/1.1\r\nX: ", b"x" * 1000),
+    ],
+)  # fmt: skip
+def test_who_says_half_a_thing_is_cut(shared, monkeypatch, said, drops):
+    monkeypatch.setattr(server, "HEAD_SECONDS", 0.3)
+    assert health(shared).ok  # it is up
+    monkeypatch.setattr(shared.control._server.config, "timeout_keep_alive", 0.3)
+    with socket.create_connection(("127.0.0.1", shared.control.port), timeout=5) as slow:
+        slow.sendall(said)
+        assert 0.2 < until_cut(slow, drops) < 3
+    wait_until(lambda: not shared.control._server.server_state.connections)
 
 
 def test_a_response_that_takes_longer_than_a_head_may_is_not_cut(stage, monkeypatch):
     monkeypatch.setattr(server, "HEAD_SECONDS", 0.2)
     path = stage.drop / "film.flv"
     path.write_bytes(b"film")
-    from test_files import playing
+    asked = []
 
     def slowly(path, at):
         for _ in range(4):
-            wait_until(lambda until=time.monotonic() + 0.15: time.monotonic() > until)
+            asked.append(0)
+            wait_until(lambda: asked.append(1) or asked[-12:] == [1] * 12)  # 0.2 s
             yield b"x"
 
     answer = stage.session("viewer").get(playing(stage, slowly), timeout=5)
     assert answer.content == b"xxxx"
 
 
-def test_too_many_connections_are_told_or_cut_and_the_rest_goes_on(stage, monkeypatch):
-    keep = requests.Session()
-    assert keep.get(f"{stage.url}/api/health").ok
-    stage.control._server.config.limit_concurrency = 10
+@pytest.mark.parametrize("secure", [False, True])
+def test_too_many_connections_are_told_or_cut_before_they_cost_and_the_rest_goes_on(tmp_path, ca, monkeypatch, secure):
+    ca.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     monkeypatch.setattr(server, "CONNECTIONS", 10)
     monkeypatch.setattr(server, "SPARE", 5)
-    idle = [socket.create_connection(("127.0.0.1", stage.control.port), timeout=5) for _ in range(30)]
-    wait_until(lambda: len(stage.control._server.server_state.connections) >= 15)
-    assert len(stage.control._server.server_state.connections) <= 16
-    for one in idle:
-        one.close()
-    wait_until(lambda: keep.get(f"{stage.url}/api/health").ok)
+    stage = Stage(tmp_path, **(issue(ca, tmp_path) if secure else {})).start()
+    keep, trust = requests.Session(), {"verify": str(tmp_path / "ca.pem"), "timeout": 5}
+
+    def ours():
+        return sum(os.readlink(f"/proc/self/fd/{fd}").startswith("socket:") for fd in os.listdir("/proc/self/fd")
+                   if os.path.islink(f"/proc/self/fd/{fd}"))  # fmt: skip
+
+    try:
+        assert keep.get(f"{stage.url}/api/health", **trust).ok
+        before = ours()
+        idle = [socket.create_connection(("127.0.0.1", stage.control.port), timeout=5) for _ in range(60)]
+        wait_until(lambda: ours() <= before + len(idle) + 16)
+        cut = 0
+        for one in idle:
+            one.settimeout(0.005)
+            try:
+                cut += one.recv(1) == b""
+            except TimeoutError:
+                pass
+            except ConnectionError:
+                cut += 1
+        assert cut >= 60 - 16
+        for one in idle:
+            one.close()
+        wait_until(lambda: keep.get(f"{stage.url}/api/health", **trust).ok)
+    finally:
+        stage.close()
 
 
 # -- how it ends
 
 
 def test_it_ends_in_two_seconds_whatever_is_open_and_frees_its_address(stage):
-    from test_files import playing
-
     token, port = stage.token("viewer"), stage.control.port
     headers = {"Authorization": f"Bearer {token}"}
     endless = playing(stage, lambda path, at: iter(lambda: b"x" * 100_000, b""))
@@ -309,8 +342,7 @@ def test_it_ends_in_two_seconds_whatever_is_open_and_frees_its_address(stage):
         assert time.monotonic() - began < 2
         assert not stage.control.is_alive()
         with pytest.raises(ConnectionClosed):
-            while True:
-                websocket.recv(5)
+            list(map(websocket.recv, [5] * 100))
     assert stage.house.still_playing == 0
     played.close()
     half.close()
