@@ -34,7 +34,7 @@ def chromium() -> Iterator[Browser]:
 def sampled(shared: Stage) -> Stage:
     for role in ("admin", "operator", "viewer"):
         shared.user(role)
-    shared.sample(24)
+    shared.sample(12)
     return shared
 
 
@@ -135,7 +135,7 @@ def test_every_page_shows_what_there_is(visit):
     seen = {
         "now": ("2 are being recorded", "1 gap", "100 %, no gap", "Full in", "skipped tonight", "the login has ended"),
         "streamers": ("Aoi Ch. 葵", "config.yaml, line 31", "for members of the channel", "Live, skipped"),
-        "library": ('Drawing commissions <live> & "quotes"', "Held", "Merging", "24"),
+        "library": ('Drawing commissions <live> & "quotes"', "Held", "Merging", "12"),
         "publishing": ("the cover was refused", "BV1", "审核中", "1 part"),
         "accounts": ("录播姬", "UID 1234567", "Needs a login", "too many submissions"),
         "log": ("biliupd 1.2.3 starts", "submission 6 is held"),
@@ -166,19 +166,19 @@ def test_a_video_tells_all_about_itself_and_shows_what_is_missing_of_its_broadca
 def test_the_library_is_searched_filtered_sorted_and_walked_through(visit):
     page = visit("library")
     tiles = page.locator(".tile")
-    expect(tiles).to_have_count(24)
+    expect(tiles).to_have_count(12)
     page.get_by_role("searchbox").fill("elden")
-    expect(tiles).to_have_count(3)
+    expect(tiles).to_have_count(1)
     page.get_by_role("searchbox").fill("no such thing")
     expect(page.locator(".empty")).to_contain_text("No video is like that")
     page.get_by_role("button", name="Show all").click()
-    expect(tiles).to_have_count(24)
+    expect(tiles).to_have_count(12)
     page.get_by_label("State").select_option("held")
-    expect(tiles).to_have_count(2)
+    expect(tiles).to_have_count(1)
     page.go_back()
-    expect(tiles).to_have_count(24)
+    expect(tiles).to_have_count(12)
     page.get_by_label("Order").select_option("title")
-    expect(tiles.locator("h3").first).to_have_text("Any% practice, then whatever chat wants")
+    expect(tiles.locator("h2").first).to_have_text("Any% practice, then whatever chat wants")
     page.get_by_role("button", name="Folders").click()
     page.get_by_role("link", name="recordings").click()
     page.get_by_role("link", name="nightowl").click()
@@ -318,7 +318,6 @@ def test_a_login_at_bilibili_is_done_by_a_code_that_is_watched(visit, sampled):
     page.locator(".account", has_text="old").get_by_role("button", name="Log in").click()
     dialog = page.get_by_role("dialog")
     expect(dialog.get_by_alt_text("QR code of the login")).to_be_visible()
-    wait_until(lambda: any(what == "poll_qr_code" for what, _ in sampled.house.asked) or page.wait_for_timeout(100))
     sampled.house.confirm(next(reversed(sampled.house.codes)))
     expect(dialog).to_contain_text("Logged in.")
     page.keyboard.press("Escape")
@@ -327,7 +326,7 @@ def test_a_login_at_bilibili_is_done_by_a_code_that_is_watched(visit, sampled):
 
 def test_videos_play_as_files_and_as_streams_with_a_seek_bar_of_their_own(visit, sampled):
     db = sampled.catalog.db
-    (file,) = db.execute("select id from videos where path like '%.mp4' and id < 24").fetchone()
+    (file,) = db.execute("select id from videos where path like '%.mp4'").fetchone()
     page = visit(f"library/video/{file}")
     until(page, "document.querySelector('video')?.duration > 5")
     (flv,) = db.execute("select id from videos where path like '%.flv' and state != 'recording'").fetchone()
@@ -384,7 +383,7 @@ def test_language_and_theme_are_the_browsers_until_they_are_chosen_and_then_reme
 
 def test_everything_is_reached_by_keyboard_and_focus_goes_back_where_it_was(visit):
     page = visit("library")
-    expect(page.locator(".tile")).to_have_count(24)
+    expect(page.locator(".tile")).to_have_count(12)
     page.evaluate("document.activeElement.blur()")
     page.keyboard.press("Tab")
     expect(page.get_by_text("Skip to the content")).to_be_focused()
@@ -409,23 +408,25 @@ def test_everything_is_reached_by_keyboard_and_focus_goes_back_where_it_was(visi
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_axe_finds_nothing_on_any_page_in_any_width(visit, visit_at, sampled, theme):
+def test_axe_finds_nothing_on_any_page_in_any_width(visit, sampled, theme):
     found: list[str] = []
-    axe = Axe()
+    script = Axe().axe_script
+    rules = "" if theme == "light" else ", runOnly: ['color-contrast']"  # the others do not look at colours
 
     def look(page: Page, place: str) -> None:
-        told = page.evaluate("axe.run(document, { resultTypes: ['violations'] }).then(found => found.violations)")
-        found.extend(f"{place} {theme}: {one['id']} {one['nodes'][0]['html'][:200]}" for one in told)
+        told = page.evaluate(f"axe.run(document, {{ resultTypes: ['violations']{rules} }}).then(all => all.violations)")
+        found.extend(f"{place}: {one['id']} {one['nodes'][0]['html'][:200]}" for one in told)
 
     page = visit(theme=theme, role="")
-    page.evaluate(axe.axe_script)
+    page.evaluate(script)
     look(page, "login")
     page = visit("now", theme=theme)
-    page.evaluate(axe.axe_script)
+    page.evaluate(script)
     for size in (WIDE, PHONE):
         page.set_viewport_size({"width": size[0], "height": size[1]})
         for place in (*PAGES, "library/video/3"):
             go(page, place)
+            expect(page.locator(f"main.{place.split('/')[0]}")).to_be_visible()
             expect(page.locator("main .skeleton, dialog .skeleton")).to_have_count(0)
             look(page, f"{place} {size[0]}")
             wider = page.evaluate("document.documentElement.scrollWidth - innerWidth")
@@ -434,8 +435,9 @@ def test_axe_finds_nothing_on_any_page_in_any_width(visit, visit_at, sampled, th
     page.click(".who")
     look(page, "menu")
     page.goto(f"{sampled.url}/api/docs")
-    expect(page.locator(".operation").first).to_be_visible()
-    page.evaluate(axe.axe_script)
+    page.get_by_label("Find").fill("streamers")
+    expect(page.locator(".operation").nth(3)).to_be_visible()
+    page.evaluate(script)
     look(page, "docs")
     assert found == []
 
@@ -447,3 +449,5 @@ def test_the_documentation_shows_every_operation(visit, sampled):
     count = page.evaluate("fetch('/api/openapi.json').then(found => found.json()).then(api =>"
                           " Object.values(api.paths).flatMap(Object.keys).length)")
     expect(page.locator(".operation")).to_have_count(count)
+    page.locator("#post-api-streamers .answer", has_text="201").locator("summary").click()
+    expect(page.locator("#post-api-streamers .answer[open]")).to_contain_text("status_reason")

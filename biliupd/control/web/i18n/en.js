@@ -2,7 +2,7 @@
 
 export const en = {
   nav: {
-    label: "Pages", skip: "Skip to the content", more: "More", waits: "need you",
+    label: "biliupd", skip: "Skip to the content", more: "More", waits: "need you",
     now: "Now", streamers: "Streamers", library: "Library", publishing: "Publishing", accounts: "Accounts", log: "Log",
     settings: "Settings",
   },

@@ -2,7 +2,7 @@
 
 export const zh = {
   nav: {
-    label: "页面", skip: "跳到内容", more: "更多", waits: "项待处理",
+    label: "biliupd", skip: "跳到内容", more: "更多", waits: "项待处理",
     now: "概览", streamers: "主播", library: "录像库", publishing: "投稿", accounts: "账号", log: "日志", settings: "设置",
   },
   link: {

@@ -91,7 +91,7 @@ listen((topic, rows) => {
 
 function view() {
   if (store.me === undefined) return h("div", { class: "gate", "aria-busy": "true" }, mark(44));
-  if (failure) return h("div", { class: "gate" }, h("main", null, h("h1", null, "biliupd"), problem(failure, begin)));
+  if (failure) return h("main", { class: "gate" }, h("div", { class: "box" }, h("h1", null, "biliupd"), problem(failure, begin)));
   if (!store.me) return gate(come);
   const { page } = route();
   const current = VIEWS[page] ?? now;

@@ -93,7 +93,7 @@ function listDialog({ title, load, row, head, foot }) {
     body: [
       problem(error, again),
       !items && !error && skeleton(3),
-      items && h("div", { class: "scroll" }, h("table", { class: "list" },
+      items && h("div", { class: "scroll", tabindex: "0" }, h("table", { class: "list" },
         h("thead", null, h("tr", null, head.map((name) => h("th", { scope: "col", key: name }, name)), h("th", null, h("span", { class: "unseen" }, t("do.actions"))))),
         h("tbody", null, items.map((item) => row(item, again))))),
     ],

@@ -10,6 +10,7 @@ const DEEPEST = 4; // of an example: a row in a row in a page
 let api = null;
 let error = null;
 let words = "";
+const seen = new Set(); // answers that were opened: all of them at once would be some ten thousand elements
 
 async function load() {
   try {
@@ -66,10 +67,10 @@ function operation(one) {
     }))),
     body?.schema && [fields("Body", body.schema), example(body)],
     h("h4", null, "Answers"),
-    Object.entries(one.responses ?? {}).map(([status, answer]) => h("details", { key: status, class: "answer" },
+    Object.entries(one.responses ?? {}).map(([status, answer]) => h("details", { key: status, class: "answer", onToggle: ({ target }) => (target.open && seen.add(`${one.id} ${status}`), draw()) },
       h("summary", null, h("b", { class: status < "400" ? "number good" : "number" }, status), ` ${answer.description ?? ""} `,
         h("code", { class: "muted" }, Object.keys(answer.content ?? {}).join(", "))),
-      content(answer)?.schema && [fields("", content(answer).schema), example(content(answer))])));
+      seen.has(`${one.id} ${status}`) && content(answer)?.schema && [fields("", content(answer).schema), example(content(answer))])));
 }
 
 const content = (part) => Object.values(part?.content ?? {})[0];
@@ -88,7 +89,7 @@ function fields(title, schema) {
   })));
 }
 
-const table = (title, rows) => h("div", { class: "scroll" }, title && h("h4", null, title), h("table", { class: "list" },
+const table = (title, rows) => h("div", { class: "scroll", tabindex: "0" }, title && h("h4", null, title), h("table", { class: "list" },
   h("thead", null, h("tr", null, ["Name", "Type", "Meaning"].map((name) => h("th", { key: name, scope: "col" }, name)))),
   h("tbody", null, rows.map((row) => h("tr", { key: `${row.name} ${row.note ?? ""}` },
     h("th", { scope: "row" }, h("code", null, row.name), row.required && h("span", { class: "needed", title: "required" }, " *")),

@@ -16,10 +16,10 @@ export function gate(come) {
   document.title = "biliupd";
   const wrong = error?.fields ?? new Map();
   return h(
-    "div",
+    "main",
     { class: "gate" },
     h("div", { class: "logo" }, mark(34), "biliupd"),
-    h("main", null,
+    h("div", { class: "box" },
       h("h1", null, t(first ? "gate.setup" : "gate.login")),
       h("p", { class: "lead" }, t(first ? "gate.setup_lead" : "gate.login_lead")),
       h("form", { class: "form", novalidate: true, key: first ? "setup" : "login", onSubmit: (event) => submit(event, first, come) },

@@ -150,7 +150,7 @@ function timeline({ broadcast, rows }) {
     h("dl", { class: "figures" }, figure(t("ledger.live"), clock(broadcast.live_seconds)), figure(t("ledger.recorded"), clock(broadcast.media_seconds)),
       figure(t("ledger.lost"), span(broadcast.lost_seconds), broadcast.gaps ? "bad" : "good"), figure(t("ledger.files"), number(broadcast.files))),
     rows.length > 0 && h("details", { open: lost.length > 0 && rows.length < 12 }, h("summary", null, t("ledger.rows", { n: rows.length, count: number(rows.length) })),
-      h("div", { class: "scroll" }, h("table", { class: "list" },
+      h("div", { class: "scroll", tabindex: "0" }, h("table", { class: "list" },
         h("thead", null, h("tr", null, ["when", "what", "long", "where"].map((name) => h("th", { key: name, scope: "col" }, t(`ledger.${name}`))))),
         h("tbody", null, rows.map((row, number) => h("tr", { key: number, class: row.loss && row.seconds > 0 ? "loss" : "" },
           h("td", null, time(row.at)), h("td", null, cause(row), row.detail && h("small", { class: "muted" }, ` ${row.detail}`)),
