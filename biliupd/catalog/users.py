@@ -11,6 +11,7 @@ from biliupd.catalog.states import rows
 from biliupd.errors import PermanentError
 
 ADMIN = "admin"
+MOST_SESSIONS = 100  #: of a user; a script that logs in every minute ends those it left behind
 
 User = dict[str, Any]  #: a row of `users`, by column
 Session = dict[str, Any]  #: a row of `sessions`, by column, with username and role of its user
@@ -91,7 +92,7 @@ def _keep_an_admin(db: Database, id: int) -> None:
 def begin_session(db: Database, user: User, token_hash: str, expires_at: str, **facts: str) -> int | None:
     """A login → its id; None: the user is gone, or has another password by now. `facts`: kind, label, address, agent.
 
-    Those that are over are removed.
+    Those that are over are removed, and of a user's many those that were used least lately.
     """
     at = now()
     with write(db):
@@ -99,6 +100,11 @@ def begin_session(db: Database, user: User, token_hash: str, expires_at: str, **
         if current is None or current["password_hash"] != user["password_hash"]:
             return None
         db.execute("delete from sessions where expires_at <= ?", [at])
+        db.execute(
+            "delete from sessions where id in"
+            " (select id from sessions where user_id = ? order by seen_at desc, id desc limit -1 offset ?)",
+            [user["id"], MOST_SESSIONS - 1],
+        )
         rows(db, "sessions").insert({
             "user_id": user["id"], "token": token_hash, "expires_at": expires_at, "created_at": at, "seen_at": at,
             **facts,

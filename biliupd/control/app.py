@@ -32,11 +32,30 @@ _SECURITY: dict[str, Any] = {
 }
 
 
+_EXAMPLES: dict[str, Any] = {
+    "Credentials": {"username": "ann", "password": "correct horse battery", "session": "bearer", "label": "backup"},
+    "FirstUser": {"code": "the one of the log", "username": "ann", "password": "correct horse battery"},
+    "NewUser": {"username": "bob", "password": "correct horse battery", "role": "operator"},
+    "UserChange": {"role": "viewer"},
+    "PasswordChange": {"old": "correct horse battery", "new": "another horse battery"},
+    "NewStreamer": {"url": "https://www.twitch.tv/example", "priority": 10},
+    "StreamerChange": {"auto_upload": False},
+    "Pin": {"pinned": True},
+    "Sync": {"mode": "full"},
+    "Problem": {
+        "type": "/api/problems#invalid", "title": "Unprocessable Entity", "status": 422,
+        "detail": "body.url: Field required", "hint": "",
+        "errors": [{"field": "body.url", "message": "Field required"}],
+    },
+}  # fmt: skip
+
+
 def make(context: Context) -> FastAPI:
     """The application around what its routes need."""
     app = FastAPI(
         title="biliupd", version=context.house.version, description=_TEXT, openapi_url="/api/openapi.json",
         docs_url=None, redoc_url=None, redirect_slashes=False,
+        generate_unique_id_function=lambda route: f"{'_'.join(map(str, route.tags))}.{route.name}",
         openapi_tags=[{"name": name, "description": text} for name, text in _TAGS.items()],
     )  # fmt: skip
     app.state.context, app.state.readers = context, files.limiter()
@@ -67,14 +86,17 @@ def _complete(schema: dict[str, Any]) -> dict[str, Any]:
     whole = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
     shapes.update(whole.pop("$defs"))
     shapes["Problem"] = whole
+    for name, example in _EXAMPLES.items():
+        shapes.get(name, {})["examples"] = [example]
     schema["security"] = [{name: []} for name in _SECURITY]
     for operations in schema["paths"].values():
         for method, operation in operations.items():
+            _sum_up(operation)
             statuses = {421, 500, 503}
             if operation.get("security") != []:
                 statuses |= {401, 403}
             if method != "get":
-                statuses |= {403, 413, 415}
+                statuses |= {403, 408, 413, 415}
             if operation.get("requestBody"):
                 statuses |= {400, 422}
             if operation.get("parameters"):
@@ -84,3 +106,13 @@ def _complete(schema: dict[str, Any]) -> dict[str, Any]:
             for status, text in problems.problems(*statuses).items():
                 known.setdefault(str(status), text)
     return schema
+
+
+def _sum_up(operation: dict[str, Any]) -> None:
+    """The first sentence of the description, where FastAPI made a summary of a function's name."""
+    name, text = operation["operationId"].rpartition(".")[2], operation.get("description", "").strip()
+    first = text.partition("\n")[0].partition(". ")[0].removesuffix(".")
+    if first and operation["summary"] == name.replace("_", " ").title():
+        operation["summary"] = first
+        if first == text.removesuffix("."):
+            del operation["description"]

@@ -13,6 +13,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Literal, NamedTuple
 
+from loguru import logger
 from starlette.requests import HTTPConnection
 
 from biliupd.catalog import users
@@ -133,6 +134,7 @@ class Auth:
             keys.append(f"for {hashed(given.username)}")
         self._try(keys)
         if not self._passwords.check(user["password_hash"] if user else None, given.password) or user is None:
+            logger.warning("a login as {!a} from {} failed", user["username"] if user else "somebody unknown", address)
             raise Refusal(401, "wrong name or password", kind="credentials")
         self._throttle.succeeded(keys)
         if self._passwords.is_outdated(user["password_hash"]):
@@ -192,6 +194,7 @@ class Auth:
         )  # fmt: skip
         if id is None:
             raise Refusal(401, "wrong name or password", kind="credentials")
+        logger.info("{!a} logged in from {}", user["username"], _address(connection))
         return Login(Asker(user["id"], user["username"], user["role"], id, kind), token, expires_at)
 
 

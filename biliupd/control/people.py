@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
+from loguru import logger
 
 from biliupd.catalog import users
 from biliupd.catalog.users import User as Row
@@ -108,7 +109,9 @@ def everybody(here: Here, asker: Admin) -> list[User]:
 
 @router.post("/users", status_code=201, responses=problems(409, 429), summary="Make a user")
 def add(here: Here, asker: Admin, given: NewUser, auth: Logins) -> User:
-    return _get(here, users.add(here.catalog.db, given.username, auth.hash(given.password), given.role))
+    made = _get(here, users.add(here.catalog.db, given.username, auth.hash(given.password), given.role))
+    logger.info("{!a} made the user {!a}, {}", asker.username, made.username, made.role)
+    return made
 
 
 @router.patch("/users/{id}", responses=problems(404, 409, 429), summary="Change a user's role or password")
@@ -118,15 +121,18 @@ def change(here: Here, asker: Admin, id: Id, given: UserChange, auth: Logins) ->
     if not users.change(here.catalog.db, id, password_hash=hashed, role=given.role or ""):
         raise Refusal(404, "there is no such user")
     auth.forget()
-    return _get(here, id)
+    changed = _get(here, id)
+    logger.info("{!a} changed {} of the user {!a}", asker.username, ", ".join(given.model_fields_set), changed.username)
+    return changed
 
 
 @router.delete("/users/{id}", status_code=204, responses=problems(404, 409), summary="Remove a user")
 def remove(here: Here, asker: Admin, id: Id, auth: Logins) -> None:
     """Their sessions end. The last admin stays (409)."""
-    if not users.remove(here.catalog.db, id):
-        raise Refusal(404, "there is no such user")
+    user = _get(here, id)
+    users.remove(here.catalog.db, id)
     auth.forget()
+    logger.info("{!a} removed the user {!a}", asker.username, user.username)
 
 
 def _get(here: Here, id: int) -> User:

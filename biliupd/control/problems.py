@@ -18,6 +18,21 @@ from biliupd.control.models import FieldProblem, Problem, Refusal
 from biliupd.errors import BiliupdError, ConfigError, NeedsPerson, Stopped, TemporaryError
 
 OPEN: dict[str, Any] = {"security": []}  #: `openapi_extra` of a route that needs no login
+KINDS = {
+    "login": "Nobody is logged in, or no longer. Log in with POST /api/login.",
+    "role": "Who asks is logged in, and their role does not allow this.",
+    "credentials": "The name or the password is wrong.",
+    "code": "This is not the code that the log of this start tells.",
+    "too-many": "Too many tries. Come back after the seconds that Retry-After names.",
+    "host": "biliupd is not known by this name; its numbers, localhost and control.names are.",
+    "cross-site": "The request comes from a page elsewhere.",
+    "no-json": "The body of the request is no JSON.",
+    "media-type": "A body has to be application/json.",
+    "too-large": "The body of the request is too long.",
+    "too-slow": "The body of the request takes too long to come.",
+    "invalid": "The request is not what OpenAPI says it is; `errors` names each field that is wrong.",
+    "range": "Nothing of the file lies in this range.",
+}  #: what `type` of a problem may say after the #, told by GET /api/problems
 MEDIA_TYPE = "application/problem+json"
 _CONTENT = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
@@ -41,7 +56,7 @@ def answer(
     status: int, detail: str, *, hint: str = "", kind: str = "", errors: list[FieldProblem] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Response:  # fmt: skip
-    """A problem as the response to a request."""
+    """A problem as the response to a request; `kind` is one of KINDS, or empty when the status says it all."""
     problem = Problem(
         type=f"/api/problems#{kind}" if kind else "about:blank", title=HTTPStatus(status).phrase, status=status,
         detail=detail, hint=hint, errors=errors or [],

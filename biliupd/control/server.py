@@ -99,7 +99,8 @@ class Control:
 
     def _open(self) -> "_Listener | None":
         try:
-            if not is_loopback(self._config.host) and not self.auth.is_set_up():
+            somebody = self.auth.is_set_up()
+            if not somebody and not is_loopback(self._config.host):
                 raise _Obstacle("waits for a user, so that somebody can log in: biliupd passwd NAME --role admin")
             listener = _listen(self._config)
         except (_Obstacle, TemporaryError) as error:
@@ -112,7 +113,7 @@ class Control:
         logger.info("the page: {}", at)
         if not secure and not is_loopback(self._config.host) and not self._config.trusted_proxies:
             logger.warning("control: passwords cross the network readable; set control.certificate and control.key")
-        if not self.auth.is_set_up():
+        if not somebody:
             logger.warning("nobody can log in yet: make the first user at {}#/setup with the code {}", at,
                            self.auth.setup_code)  # fmt: skip
         return listener

@@ -90,6 +90,16 @@ def test_a_session_is_valid_until_it_expires_and_then_its_row_goes_with_the_next
     assert db.execute("select count(*) from sessions").fetchone() == (1,)
 
 
+def test_of_many_sessions_those_used_last_stay(db, ann, monkeypatch):
+    monkeypatch.setattr(users, "MOST_SESSIONS", 3)
+    bob = users.get(db, users.add(db, "bob", "hash", "viewer"))
+    his = users.begin_session(db, bob, "his", in_an_hour())
+    ids = [users.begin_session(db, ann, f"{number}", in_an_hour()) for number in range(3)]
+    users.seen(db, ids[0], "::1", HOUR)
+    new = users.begin_session(db, ann, "new", in_an_hour())
+    assert {row["id"] for row in users.sessions(db)} == {his, ids[0], ids[2], new}
+
+
 def test_another_password_ends_all_sessions_but_one_and_begins_none_by_the_old_one(db, ann):
     keep, other = (users.begin_session(db, ann, token, in_an_hour()) for token in ("a", "b"))
     assert users.change(db, ann["id"], password_hash="another", but=keep)

@@ -1,6 +1,8 @@
 """What no page of ours would send is refused, and every answer bears the headers that keep a browser safe."""
 
+import re
 import socket
+from pathlib import Path
 
 import pytest
 import requests
@@ -9,6 +11,7 @@ from support import wait_until
 
 from biliupd.control import guard
 from biliupd.control.guard import HEADERS, MOST_BODY_BYTES, same_site
+from biliupd.control.problems import KINDS
 
 LOGIN = {"username": "admin", "password": "wrong password"}
 
@@ -167,6 +170,35 @@ def test_every_answer_bears_the_headers(shared, admin):
     for word in ("default-src 'none'", "script-src 'self'", "frame-ancestors 'none'", "base-uri 'none'"):
         assert word in HEADERS["Content-Security-Policy"]
     assert "unsafe" not in HEADERS["Content-Security-Policy"]
+
+
+def test_a_websocket_of_another_name_is_refused_before_it_is_one(shared):
+    head = ("GET /api/ws HTTP/1.1\r\nHost: evil.example\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+    said = raw(shared, head.encode()).lower()
+    assert said.startswith(b"http/1.1 421")
+    assert b"x-content-type-options: nosniff" in said
+
+
+def test_every_kind_of_problem_is_told():
+    sources = [path.read_text() for path in Path(guard.__file__).parent.glob("*.py")]
+    assert {kind for source in sources for kind in re.findall(r'kind="([^"]+)"', source)} == set(KINDS)
+
+
+def test_openapi_says_in_a_line_what_each_route_does_and_how_one_logs_in(shared):
+    told = requests.get(f"{shared.url}/api/openapi.json", timeout=5).json()
+    for path, operations in told["paths"].items():
+        for method, operation in operations.items():
+            assert operation["tags"], (path, method)
+            assert 5 < len(operation["summary"]) < 120
+            assert not re.fullmatch(r"([A-Z][a-z]* ?)+", operation["summary"]) or " " not in operation["summary"][1:]
+            for status, answer in operation["responses"].items():
+                if int(status) >= 400 and (path, status) != ("/api/health", "503"):
+                    assert list(answer["content"]) == ["application/problem+json"], (path, method, status)
+            if method == "get":
+                status = requests.get(shared.url + path.replace("{", "").replace("}", ""), timeout=5).status_code
+                assert (status in (401, 422)) == (operation.get("security", told["security"]) != []), path
+    assert set(told["components"]["securitySchemes"]) == {"cookie", "bearer"}
 
 
 def test_a_bug_tells_a_stranger_nothing_and_the_log_everything(shared, admin):
