@@ -313,6 +313,16 @@ class ControlConfig(Section):
     trusted_proxies: list[Network] = []
     """Addresses or networks (10.0.0.0/8) of reverse proxies whose X-Forwarded-For and -Proto are believed."""
 
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine reaches it."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
 
 class LogConfig(Section):
     """The log: stderr (the journal under systemd) and a file."""

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from loguru import logger
 
@@ -24,19 +24,20 @@ from biliupd.catalog import ledgers, records
 from biliupd.catalog.backup import heed_copy, mend
 from biliupd.catalog.database import Catalog, Damaged, stamp, write
 from biliupd.config import Config, Streamer
-from biliupd.control.server import Control
 from biliupd.edit import ffmpeg, media
 from biliupd.errors import BiliupdError, ConfigError, PermanentError, TemporaryError
 from biliupd.intake import Intake
 from biliupd.live.platform import LiveStatus, LiveStream, Platform, State, answers
 from biliupd.live.poller import Poller
 from biliupd.pipeline import Pipeline
-from biliupd.reception import Reception
 from biliupd.record.crew import Crew
 from biliupd.record.shows import Ended, Show, Started
 from biliupd.record.spec import Stream
 from biliupd.wanted import Wanted
 from biliupd.watch.watcher import Watcher
+
+if TYPE_CHECKING:
+    from biliupd.reception import Reception
 
 STOP_SECONDS = 20.0  #: for all parts together; a recorder is not waited for
 CONFIG_SECONDS = 1.0  #: how often the file is looked at
@@ -98,19 +99,28 @@ class Daemon:
             unfinished=lambda path: media.unfinished(Path(path)),
         )  # fmt: skip
         self._pipeline = Pipeline(config, self._catalog, log.hide)
-        self._reception = Reception(
-            path, config, self._catalog, trouble=self._trouble, wanted=self._wanted, crew=self._crew,
-            poller=self._poller, watcher=self._watcher, intake=self._intake, pipeline=self._pipeline,
-        )  # fmt: skip
-        self._control = Control(
-            config.control, self._catalog, self._reception,
-            on_address=lambda text: records.notice(self._catalog.db, "control", text),
-        )  # fmt: skip
+        self._reception: Reception | None = None
         # in the order in which they are closed: along the flow
         self._parts: dict[str, _Part] = {
             "poller": self._poller, "crew": self._crew, "watcher": self._watcher, "pipeline": self._pipeline,
-            "control": self._control,
         }  # fmt: skip
+        records.notice(self._catalog.db, "control", "")
+        if config.control.enabled:
+            self._open_to_people(config)
+
+    def _open_to_people(self, config: Config) -> None:
+        """The page and its API. Who does not want them does not pay for them either: a third of the memory."""
+        from biliupd.control.server import Control
+        from biliupd.reception import Reception
+
+        self._reception = Reception(
+            self._path, config, self._catalog, trouble=self._trouble, wanted=self._wanted, crew=self._crew,
+            poller=self._poller, watcher=self._watcher, intake=self._intake, pipeline=self._pipeline,
+        )  # fmt: skip
+        self._parts["control"] = Control(
+            config.control, self._catalog, self._reception,
+            on_address=lambda text: records.notice(self._catalog.db, "control", text),
+        )  # fmt: skip
 
     def run(self) -> int:
         """Until a signal says stop. The exit code: 0, or 1 when a part died."""
@@ -266,7 +276,8 @@ class Daemon:
         self._config = new
         if new == old:
             logger.info("{} says nothing new", self._path)
-            self._reception.apply(new)  # its lines may have moved
+            if self._reception is not None:
+                self._reception.apply(new)  # its lines may have moved
             return
         fixed = [n for n in ("recordings", "control") if getattr(new, n) != getattr(old, n)]
         later = fixed + [f"{n}.workers" for n in ("edit", "publish")
@@ -305,7 +316,8 @@ class Daemon:
         self._crew.wanted({streamer.name: streamer.priority for streamer in config.streamers if streamer.record})
         self._poller.apply(config.live, config.streamers)
         self._pipeline.apply(config)
-        self._reception.apply(self._config)
+        if self._reception is not None:
+            self._reception.apply(self._config)
 
     def _keep_tasks(self) -> None:
         """Runs of recorders that ended while nobody looked, and those of which the last daemon had no time to say."""

@@ -126,7 +126,6 @@ def test_a_submit_without_an_answer_is_looked_up_and_never_doubled(world, arrive
 
 def test_ten_kills_of_the_daemon_leave_one_recorder_one_file_and_no_loss(world):
     world.room("flv1", auto_upload=False)
-    world.settings["control"]["enabled"] = False
     world.start()
     on_air(world, "flv1", seconds=0)
     (recorder,) = world.recorders()
@@ -221,7 +220,6 @@ def test_whoever_waits_for_a_place_is_shown_and_recorded_when_one_is_free(world)
     for room, priority in (("flv1", 0), ("hls1", 1)):
         world.room(room, auto_upload=False, priority=priority)
     world.settings["record"]["most"] = 1
-    world.settings["control"]["enabled"] = False
     world.start()
     on_air(world, "flv1", seconds=1)
     world.site.go_live("hls1")
@@ -229,7 +227,7 @@ def test_whoever_waits_for_a_place_is_shown_and_recorded_when_one_is_free(world)
     world.wait(lambda: len(world.rows("tasks", "status = 'recording'")) == 1, 20, "it is recorded")
     status = world.command("status").stdout
     assert "flv1 is live and waits: 1 of 1 recordings run, its priority is 0" in status
-    (line,) = (line for line in status.split("Waiting to be recorded")[1].splitlines() if "flv1" in line)
+    line = next(line for line in status.split("Waiting to be recorded")[1].splitlines() if "flv1" in line)
     assert line.split()[:3] == ["1", "flv1", "0"]
     world.site.go_offline("hls1")
     world.wait(lambda: len(world.rows("tasks", "status = 'recording'")) == 1 and not world.rows("notices"), 30,

@@ -14,7 +14,7 @@ def api(world: World):
     """A daemon with one room of the YAML, and who is logged in."""
     world.room("flv1")
     world.settings["streamers"][0]["auto_upload"] = False
-    world.settings["control"]["port"] = 0
+    world.settings["control"] = {"port": 0}
     world.start()
     return world.log_in()
 

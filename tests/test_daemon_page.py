@@ -14,7 +14,7 @@ PATIENCE_MS = 30_000
 @pytest.fixture
 def page(world: World):
     """A browser in front of a daemon that nobody has logged in to yet."""
-    world.settings["publish"]["review_seconds"] = 0.5
+    world.settings["control"] = {"port": 0}
     world.start()
     troubles: list[str] = []
     with sync_playwright() as playwright:

@@ -61,7 +61,7 @@ class World:
                 "submit_interval_seconds": 0, "review_seconds": 0.5, "retry_seconds": 0.5, "lookup_seconds": 1,
                 "timeout_seconds": 20,
             },
-            "control": {"port": 0},
+            "control": {"enabled": False},
             "log": {"level": "DEBUG"},
         }  # fmt: skip
         self.daemon: subprocess.Popen[bytes] | None = None

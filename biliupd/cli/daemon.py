@@ -98,10 +98,9 @@ def _open_doors(config: Config) -> Iterator[str]:
     """What the page lacks."""
     from biliupd.catalog.database import connect
     from biliupd.catalog.users import is_anybody_there
-    from biliupd.control.server import is_loopback
 
     control = config.control
-    if not control.enabled or is_loopback(control.host):
+    if not control.enabled or control.is_loopback:
         return
     if not control.certificate and not control.trusted_proxies:
         yield f"control.host: passwords cross the network readable on {control.host}; set control.certificate and key"
