@@ -82,20 +82,30 @@ def page(
     condition, values = _condition(wanted)
     order = _ORDER[sort].format(way="desc" if descending else "asc")
     # the ids come from an index wherever one holds what is asked; only a page of rows is read
-    chosen = f"(select id from videos where {condition} order by {order} limit ? offset ?)"
-    found = db.query(
-        f"{_VIDEOS.format(source=f'{chosen} page join videos v on v.id = page.id')}"
-        f" order by {', '.join('v.' + term for term in order.split(', '))}",
-        [*values, limit, offset],
-    )
-    return list(found)
+    chosen = db.execute(
+        f"select id from videos where {condition} order by {order} limit ? offset ?", [*values, limit, offset])
+    return some(db, [id for (id,) in chosen.fetchall()])
 
 
 def total(db: Database, wanted: Wanted = ALL) -> int:
     """How many they are."""
+    if wanted == ALL:
+        return sum(count for state, count in counts(db).items() if state != State.MISSING)
     condition, values = _condition(wanted)
     (count,) = db.execute(f"select count(*) from videos where {condition}", values).fetchone()
     return int(count)
+
+
+def counts(db: Database) -> dict[str, int]:
+    """Number of videos by state. Those that most are in after a while are not counted one by one."""
+    others = [state for state in State if state is not State.PUBLISHED]
+    found = dict(db.execute(
+        f"select state, count(*) from videos where state in ({','.join('?' * len(others))}) group by state", others
+    ).fetchall())  # fmt: skip
+    (count,) = db.execute("select count(*) from videos").fetchone()
+    if published := count - sum(found.values()):
+        found[State.PUBLISHED.value] = published
+    return dict(sorted(found.items()))
 
 
 def _condition(wanted: Wanted) -> tuple[str, list[str | bytes]]:
@@ -121,9 +131,11 @@ def _condition(wanted: Wanted) -> tuple[str, list[str | bytes]]:
 
 
 def some(db: Database, ids: Sequence[int]) -> list[Video]:
-    """Those of these ids that are there, the newest first, as `page` gives them."""
-    marks = ",".join("?" * len(ids))
-    return list(db.query(f"{_VIDEOS.format(source='videos v')} where v.id in ({marks}) order by v.id desc", list(ids)))
+    """Those of these ids that are there, in their order, as `page` gives them."""
+    cursor = db.execute(f"{_VIDEOS.format(source='videos v')} where v.id in ({','.join('?' * len(ids))})", list(ids))
+    names = [column[0] for column in cursor.description]
+    found = {row[0]: dict(zip(names, row, strict=True)) for row in cursor.fetchall()}
+    return [found[id] for id in ids if id in found]
 
 
 def current(db: Database, newest: int = 50, most: int = 200) -> list[Video]:
@@ -132,7 +144,7 @@ def current(db: Database, newest: int = 50, most: int = 200) -> list[Video]:
     for state in _AT_WORK:
         ids.update(id for (id,) in db.execute(
             "select id from videos where state = ? order by id desc limit ?", [state, most]).fetchall())  # fmt: skip
-    return some(db, sorted(ids))
+    return some(db, sorted(ids, reverse=True))
 
 
 def of_submission(db: Database, id: int) -> list[Video]:

@@ -57,7 +57,7 @@ class Context:
     auth: Authority
     hub: Onlooker
     epoch: str = field(default_factory=lambda: secrets.token_hex(4))  #: another one after each start
-    counted: dict[Hashable, tuple[int, int]] = field(default_factory=dict)  #: question → state of the catalog, answer
+    answers: dict[Hashable, tuple[int, Any]] = field(default_factory=dict)  #: question → its answer, and as of when
 
 
 async def context(connection: HTTPConnection) -> Context:

@@ -23,7 +23,7 @@ from loguru import logger
 from pydantic_core import to_json
 from sqlite_utils import Database
 
-from biliupd.catalog import library, queries, streamers, submissions, tasks, videos
+from biliupd.catalog import library, queries, streamers, submissions, tasks
 from biliupd.catalog.changes import Change, latest, reading, since
 from biliupd.catalog.database import Catalog
 from biliupd.control import rows
@@ -392,7 +392,7 @@ class Hub:
             shown = {"tasks": found, "bitrates": {one.id: self.bitrates(one.id) for one in found},
                      "sample_seconds": SAMPLE_SECONDS}  # fmt: skip
         elif topic == "videos":
-            shown = {"videos": [rows.video(row) for row in library.current(db)], "counts": videos.counts(db)}
+            shown = {"videos": [rows.video(row) for row in library.current(db)], "counts": library.counts(db)}
         elif topic == "submissions":
             shown = {"submissions": [rows.submission(row) for row in submissions.current(db)]}
         else:

@@ -4,10 +4,11 @@ Read the catalog, and write to it what a person wants of a video.
 """
 
 import os
-from typing import Annotated, Literal
+from collections.abc import Hashable
+from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import APIRouter, Path, Query, Request, Response
-from sqlite_utils import Database
+from pydantic_core import to_json
 
 from biliupd.catalog import ledgers, library, videos
 from biliupd.catalog.changes import reading
@@ -30,7 +31,10 @@ from biliupd.control.models import (
 )
 from biliupd.control.problems import problems
 
-MOST_COUNTED = 100  #: questions whose totals are remembered
+MOST_ANSWERS = 64  #: totals and pages that are remembered until anything changes
+MOST_REMEMBERED = 100  #: videos on such a page: more take too much memory
+
+T = TypeVar("T")
 
 router = APIRouter(tags=["library"])
 BroadcastId = Annotated[str, Path(max_length=200)]
@@ -54,21 +58,32 @@ def list_videos(
         return rows.unchanged(etag)
     db = here.catalog.db
     wanted = library.Wanted(q, streamer, tuple(dict.fromkeys(state)), root, broadcast)
+    page = wanted, sort, order, limit, offset
     with reading(db) as seq:
-        found = library.page(db, wanted, sort, descending=order == "desc", limit=limit, offset=offset)
-        total = _counted(here, db, wanted, seq)
-    shown = Page(items=[rows.video(row) for row in found], total=total, limit=limit, offset=offset)
-    return rows.answer(shown, headers={"ETag": rows.mark(here, seq)})
+        body = _known(here, page, seq)
+        if body is None:
+            found = library.page(db, wanted, sort, descending=order == "desc", limit=limit, offset=offset)
+            total = _known(here, wanted, seq)
+            if total is None:
+                total = _keep(here, wanted, seq, library.total(db, wanted))
+            shown = Page(items=[rows.video(row) for row in found], total=total, limit=limit, offset=offset)
+            body = to_json(shown)
+            if limit <= MOST_REMEMBERED:
+                _keep(here, page, seq, body)
+    return Response(body, 200, {"ETag": rows.mark(here, seq)}, "application/json")
 
 
-def _counted(here: Context, db: Database, wanted: library.Wanted, seq: int) -> int:
-    """How many there are: counted once for each state of the catalog, because that takes longest of all."""
-    known = here.counted.get(wanted)
-    if known is None or known[0] != seq:
-        if len(here.counted) >= MOST_COUNTED:
-            here.counted.clear()
-        known = here.counted[wanted] = seq, library.total(db, wanted)
-    return known[1]
+def _known(here: Context, question: Hashable, seq: int) -> Any:
+    """The answer to a question, if it was asked since anything changed; else None."""
+    at, answer = here.answers.get(question, (-1, None))
+    return answer if at == seq else None
+
+
+def _keep(here: Context, question: Hashable, seq: int, answer: T) -> T:
+    if len(here.answers) >= MOST_ANSWERS:
+        here.answers.clear()
+    here.answers[question] = seq, answer
+    return answer
 
 
 @router.get("/videos/tree", response_model=Tree, dependencies=[may("viewer")])

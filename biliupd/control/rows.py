@@ -12,7 +12,7 @@ from fastapi import Request, Response
 from pydantic_core import to_json
 from sqlite_utils import Database
 
-from biliupd.catalog import library, queries, records, submissions, tasks, videos
+from biliupd.catalog import library, queries, records, submissions, tasks
 from biliupd.catalog import streamers as wanted
 from biliupd.catalog.changes import latest
 from biliupd.catalog.paths import readable
@@ -29,23 +29,24 @@ NO_LOSS = frozenset({
 })  #: causes of rows in a ledger that say that something happened, and nothing is missing for it  # fmt: skip
 
 
+_NAMES = ("title", "root", "path", "streamer", "waits_for", "last_error")  # of a video: where a file's may stand
+
 # -- one row
 
 
 def video(row: Row) -> models.Video:
     """One as `catalog.library` gives it."""
-    facts = _readable(row)
-    facts["gaps"] = json.loads(row["gaps"])
-    facts["pinned"] = bool(row["pinned"])
-    if row["thumbnail_path"]:
-        facts["thumbnail"] = f"/api/videos/{row['id']}/thumbnail"
-    else:
-        facts["thumbnail"] = None
-    facts["playable"] = (
-        row["removed_at"] is None and row["state"] != State.MISSING and row["kind"] != "folder" and row["file_size"] > 0
-    )
+    facts: dict[str, Any] = {
+        **row, "gaps": json.loads(row["gaps"]), "pinned": bool(row["pinned"]),
+        "thumbnail": f"/api/videos/{row['id']}/thumbnail" if row["thumbnail_path"] else None,
+        "playable": row["removed_at"] is None and row["state"] != State.MISSING and row["kind"] != "folder"
+        and row["file_size"] > 0,
+    }  # fmt: skip
     if row["bytes_total"] is not None:
         facts["upload"] = facts
+    for name in _NAMES:
+        if (text := row[name]) and not text.isascii():
+            facts[name] = readable(text)
     return models.Video.model_validate(facts)
 
 
@@ -145,7 +146,7 @@ def unused_account(name: str) -> models.Account:
 def status(db: Database, house: House) -> models.Status:
     """How everything stands."""
     found = house.trouble()
-    states, stages = videos.counts(db), submissions.counts(db)
+    states, stages = library.counts(db), submissions.counts(db)
     return models.Status(
         version=house.version, started_at=house.started_at, ok=not found, trouble=[readable(text) for text in found],
         notices=[
