@@ -19,6 +19,7 @@ bench: $(VENV)/.dev-ready
 	$(BIN)/python tests/bench/sync/bench.py
 	$(BIN)/python tests/bench/merge/bench.py
 	$(BIN)/python tests/bench/record/bench.py
+	$(BIN)/python tests/bench/control/bench.py
 
 lint: $(VENV)/.dev-ready
 	$(BIN)/ruff check biliupd tests
