@@ -364,6 +364,10 @@ class Config(Section):
         return self.templates[name] if name in self.templates else Template()
 
 
+def without_password(url: str) -> str:
+    """An address as people may see it: user and password left out."""
+    return re.sub(r"//[^/?#@\s]*@", "//", url)
+
 
 def trusted_certificates() -> str:
     """The file or directory of certificates believed: the variables that requests and OpenSSL know, else certifi's."""
@@ -415,7 +419,7 @@ def _contradictions(content: Any, base: Path, answers: Callable[[str], bool]) ->
         if isinstance(name, str) and (first := seen.setdefault(name.casefold(), path)) != path:
             yield (*path, "name"), f"{dotted(first)} has this name already"
         if isinstance(url, str) and not answers(url):
-            shown = re.sub(r"//[^/]*@", "//***@", url)
+            shown = without_password(url)
             yield (*path, "url"), (
                 f"no platform answers for {shown!r}; an address is that of a room on a site that streamlink knows, or "
                 "that of a stream, with https:// in front and .flv or .m3u8 at its end")

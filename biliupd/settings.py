@@ -6,7 +6,6 @@ Pure, but for reading the source of `config` once: the description of a setting 
 import ast
 import functools
 import inspect
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -16,10 +15,8 @@ from pydantic import BaseModel
 
 from biliupd import config as configuration
 from biliupd import template
-from biliupd.config import Config
+from biliupd.config import Config, without_password
 from biliupd.yaml_file import KeyPath, dotted
-
-_SECRET = re.compile(r"//[^/@\s]*@")
 
 
 class Entry(NamedTuple):
@@ -55,7 +52,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value).encode(errors="backslashreplace").decode()
     if isinstance(value, str):
-        return _SECRET.sub("//***@", value)
+        return without_password(value)
     if isinstance(value, list | tuple):
         return [_plain(one) for one in value]
     if isinstance(value, dict):

@@ -7,7 +7,7 @@ by the main thread through `in_force`.
 import json
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from biliupd.catalog import records
 from biliupd.catalog.database import Catalog
-from biliupd.config import Config, Streamer
+from biliupd.config import Config, Streamer, without_password
 from biliupd.errors import PermanentError
 from biliupd.live.platform import LiveStatus, State, platform_for
 from biliupd.live.status import shown
@@ -66,22 +66,12 @@ class Wanted:
         """
         db = self._catalog.db
         records.keep_streamers(db, [_facts(one, config) for one in config.streamers])
-        names = {one.name.casefold() for one in config.streamers}
-        rows, found = records.active_streamers(db), list(config.streamers)
+        rows = records.active_streamers(db)
+        found = together(config, rows)
+        ours = {one.name: one for one in found[len(config.streamers) :]}
         for row in rows:
-            if row["source"] != "api":
-                continue
-            if row["name"].casefold() in names:
-                logger.warning("{}: the YAML names this streamer, too, and counts", row["name"])
-                continue
-            try:
-                one = _of_row(row)
-            except (ValidationError, ValueError) as error:
-                logger.error("{}: the catalog's settings of this streamer cannot be used: {}", row["name"], error)
-                continue
-            if (facts := _facts(one, config)).items() - row.items():
+            if row["name"] in ours and (facts := _facts(ours[row["name"]], config)).items() - row.items():
                 records.change_streamer(db, row["id"], facts)
-            found.append(one)
         with self._lock:
             self._modes = {row["name"]: row["mode"] for row in rows if row["mode"] != "on"}
             self._skipped = {name: self._skipped.get(name, "") for name, mode in self._modes.items()
@@ -161,7 +151,10 @@ class Wanted:
 
     def change(self, row: dict[str, Any], change: dict[str, Any]) -> None:
         """Other settings of one of the API, given its row. Raises Unfit."""
-        one = self._fit({**_of_row(row).model_dump(), **change})
+        before = _of_row(row)
+        if change.get("url") == without_password(before.url):
+            del change["url"]  # as it is shown
+        one = self._fit({**before.model_dump(), **change})
         records.change_streamer(self._catalog.db, row["id"], _facts(one, self.config))
         logger.bind(streamer=one.name).info("changed: {}", ", ".join(change) or "nothing")
         self._on_change()
@@ -190,6 +183,26 @@ class Wanted:
         return one
 
 
+def together(config: Config, rows: Iterable[Mapping[str, Any]]) -> list[Streamer]:
+    """The streamers of the configuration, and behind them those of the API, given their rows.
+
+    Of two of one name that of the configuration counts; a row that is none is left out. Both are logged.
+    """
+    names = {one.name.casefold() for one in config.streamers}
+    found = list(config.streamers)
+    for row in rows:
+        if row["source"] != "api":
+            continue
+        if row["name"].casefold() in names:
+            logger.warning("{}: the YAML names this streamer, too, and counts", row["name"])
+            continue
+        try:
+            found.append(_of_row(row))
+        except ValueError as error:  # pydantic's and json's are such
+            logger.error("{}: the catalog's settings of this streamer cannot be used: {}", row["name"], error)
+    return found
+
+
 def _facts(one: Streamer, config: Config) -> dict[str, Any]:
     """As the columns of its row say it."""
     platform = platform_for(one.url)
@@ -200,7 +213,7 @@ def _facts(one: Streamer, config: Config) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _of_row(row: dict[str, Any]) -> Streamer:
+def _of_row(row: Mapping[str, Any]) -> Streamer:
     kept = json.loads(row["settings"])
     return Streamer.model_validate({
         **{name: kept[name] for name in _OWN if name in kept}, "name": row["name"], "url": row["url"],

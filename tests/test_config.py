@@ -150,7 +150,7 @@ def test_bad_input_is_refused_with_its_place(text, place):
 
 def test_a_password_in_an_address_is_not_repeated():
     (line,) = problems("streamers: [{name: a, url: 'https://ann:sesame@host/x'}]", answers=lambda url: False)
-    assert "//***@host/x" in line
+    assert "//host/x" in line
     assert "sesame" not in line
 
 

@@ -144,3 +144,11 @@ def test_what_the_settings_say_is_written_only_when_it_is_news(catalog, wanted):
     before = catalog.db.execute("select max(id) from changes").fetchone()
     wanted.in_force(config("ann"))
     assert catalog.db.execute("select max(id) from changes").fetchone() == before
+
+
+def test_an_address_that_comes_back_as_it_was_shown_keeps_its_password(catalog, wanted):
+    wanted.in_force(config())
+    wanted.make({"url": "https://ann:secret@host.example/live.flv", "name": "bob"})
+    wanted.change(row(catalog, "bob"), {"url": "https://host.example/live.flv", "priority": 1})
+    (bob,) = wanted.in_force(config()).streamers
+    assert (bob.url, bob.priority) == ("https://ann:secret@host.example/live.flv", 1)

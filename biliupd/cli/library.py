@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 from sqlite_utils import Database
 
-from biliupd.catalog import library, submissions, videos
+from biliupd.catalog import library, records, submissions, videos
 from biliupd.catalog.database import Catalog, connect, is_current
 from biliupd.catalog.states import State
 from biliupd.cli import tables
@@ -69,7 +69,12 @@ def preview(path: Path, as_json: bool, what: str) -> None:
     with errors_as_json(as_json):
         config = load_config(path)
         place = config.recordings.data_directory / "catalog.db"
-        found = previews(config, Catalog(place).db if os.path.exists(place) else None, what)
+        db = Catalog(place).db if os.path.exists(place) else None
+        if db is not None:  # streamers that were added at the page count as well
+            from biliupd.wanted import together
+
+            config = config.model_copy(update={"streamers": together(config, records.active_streamers(db))})
+        found = previews(config, db, what)
     if as_json:
         click.echo(json.dumps([asdict(one) for one in found], ensure_ascii=False, indent=2))
         return
