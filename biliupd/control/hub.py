@@ -411,22 +411,31 @@ class Hub:
 
 
 def _by_topic(db: Database, found: Sequence[Change], topics: Sequence[Topic]) -> dict[str, list[Any]]:
-    """Which rows of each topic show something that changed. Too many rows are not asked for what belongs to them."""
+    """Which rows of each topic show something that changed; more than MOST_ROWS: too many to tell one by one."""
     kinds: dict[str, list[Any]] = {}
     for change in found:
         kinds.setdefault(change.kind, []).append(change.row)
 
-    def some(kind: str) -> list[Any]:
-        return kinds.get(kind, [])[: MOST_ROWS + 1]
+    def of(*names: str) -> list[Any]:
+        return [row for name in names for row in kinds.get(name, ())]
 
-    recorders = tasks.of_broadcasts(db, some("broadcast")) if some("broadcast") else []
-    recorders += some("task")
-    changed: dict[str, list[Any]] = {"videos": some("video"), "tasks": recorders, "accounts": some("account")}
-    if "streamers" in topics:
-        changed["streamers"] = some("streamer") + tasks.streamers_of(db, recorders)
-    if "submissions" in topics:
-        changed["submissions"] = some("submission") + submissions.showing(db, some("video"), some("broadcast"))
-    return {topic: list(dict.fromkeys(ids)) for topic, ids in changed.items()}
+    def showing(topic: Topic, own: str, others: Sequence[str], ask: Callable[[], Sequence[Any]]) -> list[Any]:
+        if topic not in topics:
+            return []
+        if len(of(*others)) > MOST_ROWS:  # then so are those that show them
+            return of(*others)
+        return list(dict.fromkeys([*of(own), *ask()]))
+
+    return {
+        "videos": of("video"), "accounts": of("account"),
+        "tasks": showing("tasks", "task", ["broadcast"], lambda: tasks.of_broadcasts(db, of("broadcast"))),
+        "streamers": showing(
+            "streamers", "streamer", ["task", "broadcast"],
+            lambda: tasks.streamers_of(db, of("task") + tasks.of_broadcasts(db, of("broadcast")))),
+        "submissions": showing(
+            "submissions", "submission", ["video", "broadcast"],
+            lambda: submissions.showing(db, of("video"), of("broadcast"))),
+    }  # fmt: skip
 
 
 def _change(topic: Topic, put: Sequence[Any], gone: Sequence[Any]) -> Message:

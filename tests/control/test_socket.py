@@ -235,14 +235,15 @@ def test_who_was_away_is_told_the_lines_of_the_log_that_they_missed_and_no_other
 def test_too_many_changes_at_once_are_told_as_a_snapshot(ready, monkeypatch):
     monkeypatch.setattr(hub, "MOST_ROWS", 5)
     ready.sample(12)
-    looker = Looker(ready, ["videos"]).come()
-    looker.hear_until(lambda: "videos" in looker.kept)
+    looker = Looker(ready, ["videos", "submissions"]).come()
+    looker.hear_until(lambda: "submissions" in looker.kept)
     for count, kind in ((5, "change"), (6, "snapshot")):
         with write(ready.catalog.db):
             for id in range(1, count + 1):
                 videos.pin(ready.catalog.db, id, count == 6)
         looker.hear_until(lambda: looker.seq == latest(ready.catalog.db))
-        assert looker.told[-1]["type"] == kind
+        assert [(one["topic"], one["type"]) for one in looker.told[-2:]] == [("videos", kind), ("submissions", kind)]
+        assert looker.told[-2]["seq"] < looker.told[-1]["seq"], "only the last one says that all is known"
     looker.go()
     for id in range(1, 12):
         videos.pin(ready.catalog.db, id, True)
