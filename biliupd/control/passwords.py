@@ -3,6 +3,7 @@
 Runs on the threads of the routes, and in the command that makes users; touches nothing.
 """
 
+import ctypes
 import secrets
 import threading
 from collections.abc import Iterator
@@ -16,12 +17,14 @@ from biliupd.control.problems import TooMany
 MEMORY_KIB, ROUNDS, LANES = 19 * 1024, 2, 1  #: what OWASP's Password Storage Cheat Sheet asks of argon2id at least
 QUEUE = 3  #: so many may wait for their turn, each on a thread that others need, too
 AGAIN_SECONDS = 2
+_TRIM, _MMAP = -1, -3  #: names of settings of mallopt(3)
 
 
 class Passwords:
     """Makes and checks hashes. Every method raises Refusal 429 when too many wait already."""
 
     def __init__(self) -> None:
+        _give_memory_back()
         self._hasher = PasswordHasher(time_cost=ROUNDS, memory_cost=MEMORY_KIB, parallelism=LANES)
         self._nobodys = self._hasher.hash(secrets.token_hex())
         self._one = threading.Lock()
@@ -53,3 +56,13 @@ class Passwords:
                 yield
         finally:
             self._places.release()
+
+
+def _give_memory_back() -> None:
+    """glibc raises the size from which on it maps memory of its own for a block, and gives it back, to the largest
+    block it has met. The next one comes from the heap of whichever thread asks, and stays there: 19 MiB for each. So
+    the size is set to just that block's, with the second value as glibc would choose it. Other libraries need nothing.
+    """
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
+        mallopt(_MMAP, MEMORY_KIB * 1024)
+        mallopt(_TRIM, 2 * MEMORY_KIB * 1024)

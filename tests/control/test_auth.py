@@ -1,10 +1,12 @@
 """Logging in and what a session is worth, over HTTP; the throttle by a clock of its own."""
 
 import hashlib
+import os
 import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import argon2
 import pytest
@@ -267,6 +269,26 @@ def test_hashing_waits_in_a_short_queue_and_never_twice_at_once(monkeypatch):
         assert all(one.result() for one in waiting)
     assert (refused.value.status, most[0]) == (429, 1)
     assert passwords.check(None, "x")
+
+
+def test_hashing_leaves_no_memory_behind_whichever_threads_did_it():
+    passwords, kept, one_by_one = Passwords(), [], threading.Lock()
+
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+    before, meet = resident(), threading.Barrier(6)
+
+    def hash_and_stay(_):
+        with one_by_one:
+            kept.append(passwords.hash("x"))
+        meet.wait(20)
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(hash_and_stay, range(6)))
+        after = resident()
+    assert len(kept) == 6
+    assert after - before < 2 * 19 * 1024 * 1024
 
 
 @settings(max_examples=40, deadline=None)
