@@ -36,7 +36,7 @@ export const en = {
     404: "It is not there (any more)", 409: "This cannot be done now", 410: "The file is gone", 413: "This is too large",
     422: "Something is not right", 429: "Too many tries: wait a little", 500: "biliupd has run into an error",
     503: "biliupd cannot do this right now", other: "It did not work (HTTP {status})", bug: "The page has run into an error",
-    missing: "This is needed", copy: "The browser does not let the page copy",
+    wait: "Too many tries: wait {span}", missing: "This is needed", copy: "The browser does not let the page copy",
   },
   gate: {
     login: "Log in", login_lead: "to see what is being recorded", in: "Log in", refused: "Name or password is wrong",

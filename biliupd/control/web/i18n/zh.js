@@ -33,7 +33,7 @@ export const zh = {
   error: {
     0: "biliupd 没有响应", 400: "biliupd 无法理解请求", 401: "尚未登录", 403: "没有权限", 404: "不存在或已不存在", 409: "现在无法执行",
     410: "文件已不存在", 413: "内容过大", 422: "有内容填写不正确", 429: "尝试次数过多，请稍候", 500: "biliupd 出错了",
-    503: "biliupd 暂时无法执行", other: "操作失败（HTTP {status}）", bug: "页面出错了", missing: "此项必填", copy: "浏览器不允许复制",
+    503: "biliupd 暂时无法执行", other: "操作失败（HTTP {status}）", bug: "页面出错了", wait: "尝试次数过多，请等待 {span}", missing: "此项必填", copy: "浏览器不允许复制",
   },
   gate: {
     login: "登录", login_lead: "查看录制情况", in: "登录", refused: "用户名或密码错误", setup: "欢迎使用 biliupd",

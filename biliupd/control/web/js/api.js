@@ -36,7 +36,7 @@ export async function ask(method, path, { query, body, signal } = {}) {
     init.headers["Content-Type"] = "application/json";
   }
   const late = AbortSignal.timeout(PATIENCE_MS);
-  init.signal = signal ? AbortSignal.any([signal, late]) : late;
+  init.signal = signal && AbortSignal.any ? AbortSignal.any([signal, late]) : signal ?? late;
   let answer;
   try {
     answer = await fetch(address, init);

@@ -98,6 +98,7 @@ function set(el, name, old, value) {
   if (name === "key" || name === "mount" || name === "unmount" || name === "still") return;
   if (name.startsWith("on")) return listen(el, name.slice(2).toLowerCase(), value);
   if (name === "style") return style(el, old ?? {}, value ?? {});
+  if (name === "value" && el === document.activeElement && el.tagName === "INPUT" && el.type !== "range") return; // being typed
   if (PROPERTIES.has(name)) {
     el[name] = value ?? (name === "value" ? "" : false);
     return;

@@ -26,7 +26,7 @@ let had = new Set(); // topics whose snapshot has come: before that the number m
 let line = null; // the last number of the log
 let onLoggedOut = () => {};
 
-/** Keep connected from now on. `loggedOut` is told when the daemon no longer knows us. */
+/** Keep connected from now on. `loggedOut` is told when the daemon no longer takes us for who we were. */
 export function begin(loggedOut) {
   onLoggedOut = loggedOut;
   wanted = true;
@@ -101,7 +101,7 @@ function note(topic, seq) {
 function lost(code) {
   socket = null;
   if (!wanted) return;
-  if (code === LOGGED_OUT) return onLoggedOut();
+  if (code === LOGGED_OUT) onLoggedOut();
   link(navigator.onLine ? "reconnecting" : "offline");
   timer = setTimeout(connect, pause * (0.7 + 0.6 * Math.random()));
   pause = Math.min(pause * 2, LONGEST_PAUSE_MS);

@@ -23,18 +23,28 @@ const ON_A_PHONE = 4; // pages in the tab bar; the others are behind "more"
 
 let failure = null;
 let more = false;
+let arrived = false; // at another page than the first: there the focus goes
 
 async function begin() {
   failure = null;
   try {
     store.me = await get("/me");
-    live.begin(leave);
+    live.begin(otherwise);
     enter(null, route());
   } catch (error) {
     store.me = null;
     if (error.status === 401) store.setup = (await get("/setup").catch(() => ({ needed: false }))).needed;
     else failure = error;
   }
+  redraw();
+}
+
+/** The daemon takes us for somebody else: logged out (then asking says so), or with another role. */
+async function otherwise() {
+  const me = await get("/me").catch(() => null);
+  if (!me || !store.me) return;
+  store.me = me;
+  enter(null, route());
   redraw();
 }
 
@@ -61,7 +71,7 @@ function enter(before, after) {
     closeAll();
     more = false;
     scrollTo(0, 0);
-    document.getElementById("main")?.focus({ preventScroll: true });
+    arrived = true;
   }
   if (!page || (after.page === "settings" && !may("admin"))) return go(to("now"), true);
   live.wantLog(after.page === "log");
@@ -77,11 +87,12 @@ const heard = new Map();
 
 listen((topic, rows) => {
   if (topic === "tasks") {
+    const first = !heard.size;
     for (const task of rows) {
       const before = heard.get(task.id);
       heard.set(task.id, task.status);
       if (before && before !== task.status) announce(t("say.ended", { name: task.streamer }));
-      if (!before && heard.size > 1 && task.status === "recording") announce(t("say.began", { name: task.streamer }));
+      if (!before && !first && task.status === "recording") announce(t("say.began", { name: task.streamer }));
     }
   }
   if (topic === "status" && rows[0] && !rows[0].ok) announce(rows[0].trouble.join(". "));
@@ -105,7 +116,7 @@ function view() {
     h("div", { class: "content" },
       banner(),
       h("header", { class: "head" }, h("h1", null, title), linkState(), menu(leave)),
-      h("main", { id: "main", tabindex: "-1", key: page, class: `page ${page}` }, current.view(route()))),
+      h("main", { id: "main", tabindex: "-1", key: page, class: `page ${page}`, mount: (el) => arrived && el.focus({ preventScroll: true }) }, current.view(route()))),
     overlays(),
   );
 }

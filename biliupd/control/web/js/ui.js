@@ -1,6 +1,7 @@
 /** Pieces that every page is made of: buttons, chips, fields, dialogs, messages, and what stands for nothing. */
 
 import { h } from "./dom.js";
+import { span } from "./format.js";
 import { icon } from "./icons.js";
 import { has, t } from "./i18n.js";
 import { redraw } from "./store.js";
@@ -92,6 +93,7 @@ export function problem(error, again) {
 /** What kind of error it is, in the reader's language. */
 export function frame(error) {
   if (!("status" in error)) return t("error.bug");
+  if (error.status === 429 && error.retryAfter) return t("error.wait", { span: span(error.retryAfter) });
   const key = `error.${error.status}`;
   return has(key) ? t(key) : t(error.status >= 500 ? "error.500" : "error.other", { status: error.status });
 }

@@ -9,6 +9,7 @@ import { to } from "../js/router.js";
 import { all, may, redraw, store } from "../js/store.js";
 import { busy, halt, retry, streamerOf } from "../js/states.js";
 import { bar, button, chip, empty, figure, skeleton } from "../js/ui.js";
+import { showLedger } from "./ledger.js";
 
 const LISTED = 5;
 const FOLDED = 4;
@@ -58,7 +59,7 @@ function verdict(status, running) {
     "section",
     { class: `verdict ${tone}`, key: "verdict", "aria-label": t("now.verdict") },
     h("i", { class: "dot big", "aria-hidden": "true" }),
-    h("div", { class: "says" }, h("p", { class: "main" }, main), h("p", { class: "rest" }, rest)),
+    h("div", { class: "says" }, h("p", { class: "main" }, main), h("p", { class: `rest ${!running.length ? "" : gaps ? "warn" : "good"}` }, rest)),
     h("dl", { class: "figures" },
       running.length > 0 && figure(t("now.rate"), bitrate(bits)),
       status.disk && figure(t(status.disk.seconds_left === null ? "now.disk_free" : "now.disk_left"), status.disk.seconds_left === null ? bytes(status.disk.free) : span(status.disk.seconds_left),
@@ -152,7 +153,7 @@ function recording(task) {
       h("div", { class: "card-title" },
         h("h3", null, task.streamer),
         h("p", { class: "muted two-lines", title: task.title }, task.title || t("untitled")),
-        h("div", { class: "row-wrap" }, wholeness(figures), figures?.reconnects > 0 &&
+        h("div", { class: "row-wrap" }, wholeness(figures, task.broadcast_id), figures?.reconnects > 0 &&
           h("small", { class: "muted" }, t("now.reconnects", { n: figures.reconnects, count: number(figures.reconnects) })))),
       h("div", { class: "card-side" },
         h("time", { class: "elapsed", title: t("now.elapsed") }, clock(since(task.started_at))),
@@ -171,11 +172,13 @@ function recording(task) {
 }
 
 /** How whole a recording is; without a gap it is a reward. */
-function wholeness(figures) {
+function wholeness(figures, broadcast) {
   if (!figures) return chip("", t("now.starting"));
   if (!figures.gaps) return chip("live", t("whole"));
   const share = Math.min(0.999, figures.media_seconds / (figures.media_seconds + figures.lost_seconds || 1));
-  return chip(share > 0.99 ? "warn" : "bad", t("gaps", { n: figures.gaps, gaps: number(figures.gaps), share: percent(share, 1), span: span(figures.lost_seconds) }));
+  const text = t("gaps", { n: figures.gaps, gaps: number(figures.gaps), share: percent(share, 1), span: span(figures.lost_seconds) });
+  return h("button", { type: "button", class: `chip press ${share > 0.99 ? "warn" : "bad"}`, onClick: () => showLedger(broadcast) },
+    h("i", { class: "dot", "aria-hidden": "true" }), text);
 }
 
 /** Stands for a picture that is not there. */

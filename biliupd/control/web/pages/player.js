@@ -11,10 +11,10 @@ import { button, empty } from "../js/ui.js";
 
 const KNOWN = { h264: "avc1.640028", hevc: "hvc1.1.6.L120.90", av1: "av01.0.08M.08", aac: "mp4a.40.2", mp3: "mp3", opus: "opus" };
 
-const plays = new Map(); // by video, while its panel is open: {way, from, at, failed}
+const plays = new Map(); // by video, while its panel is open: {way, from, at, began, aim}
 
 function playOf(video) {
-  if (!plays.has(video.id)) plays.set(video.id, { way: first(video), from: 0, at: 0, began: false });
+  if (!plays.has(video.id)) plays.set(video.id, { way: first(video), from: 0, at: 0, began: false, aim: null });
   return plays.get(video.id);
 }
 
@@ -35,7 +35,7 @@ function canRead({ video_codec: picture, audio_codec: sound, path }) {
 export function player(video) {
   const play = playOf(video);
   if (play.way === "none") {
-    return h("div", { class: "player", key: "none", unmount: () => plays.delete(video.id) },
+    return h("div", { class: "player", key: "none", },
       empty("film", t("play.cannot"), t("play.cannot_text"), h("a", { class: "button", href: `/api/videos/${video.id}/file?download=true`, download: "" }, t("video.download"))));
   }
   return h("div", { class: "player", key: play.way, unmount: (el) => stop(el.querySelector("video")) },
@@ -67,8 +67,9 @@ function controls(video, play) {
   const element = () => document.querySelector(".player video");
   const running = play.began && element() && !element().paused;
   const whole = Math.max(video.duration ?? 0, play.at);
+  const at = play.aim ?? play.at; // where the reader drags to, before letting go
   const from = (seconds) => {
-    Object.assign(play, { from: seconds, at: seconds, began: true });
+    Object.assign(play, { from: seconds, at: seconds, began: true, aim: null });
     redraw();
   };
   return h("div", { class: "controls" },
@@ -76,13 +77,15 @@ function controls(video, play) {
       icon: running ? "pause" : "play", label: t(running ? "play.pause" : "play.play"), only: true, small: true, kind: "quiet",
       onClick: () => (!play.began ? from(0) : running ? element().pause() : element().play()),
     }),
-    h("span", { class: "number" }, clock(play.at)),
+    h("span", { class: "number" }, clock(at)),
     h("input", {
-      type: "range", min: 0, max: Math.ceil(whole) || 1, step: 1, value: Math.round(play.at), "aria-label": t("play.seek"),
-      "aria-valuetext": clock(play.at), onChange: ({ target }) => from(Number(target.value)),
+      type: "range", min: 0, max: Math.ceil(whole) || 1, step: 1, value: Math.round(at), "aria-label": t("play.seek"),
+      "aria-valuetext": clock(at),
+      onInput: ({ target }) => ((play.aim = Number(target.value)), redraw()), onChange: ({ target }) => from(Number(target.value)),
     }),
     h("span", { class: "number muted" }, video.duration ? clock(video.duration) : t("play.unknown")),
-    button({ icon: "grid", label: t("play.full"), only: true, small: true, kind: "quiet", onClick: () => element().requestFullscreen?.() }));
+    button({ icon: "expand", label: t("play.full"), only: true, small: true, kind: "quiet", onClick: () => element().parentElement.requestFullscreen?.() }));
 }
 
-addEventListener("hashchange", () => plays.clear());
+/** The panel of a video was closed: next time it begins anew. */
+export const endPlay = (id) => plays.delete(id);

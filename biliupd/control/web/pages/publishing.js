@@ -65,7 +65,7 @@ async function more() {
   busyOlder = true;
   redraw();
   try {
-    const answer = await get("/submissions", { limit: PAGE, offset: Math.max(0, older.size || PAGE) });
+    const answer = await get("/submissions", { limit: PAGE, offset: PAGE + older.size });
     older = new Map([...older, ...answer.items.map((one) => [one.id, one])]);
     [total, error] = [answer.total, null];
   } catch (failure) {
