@@ -24,7 +24,7 @@ from biliupd.control.app import make
 from biliupd.control.context import Context
 from biliupd.control.models import Refusal
 
-EXAMPLES = {GenerationMode.POSITIVE: 5, GenerationMode.NEGATIVE: 4}  #: of each operation
+EXAMPLES = 4  #: of each operation
 LONGEST = 16_000  #: address in what is no longer an HTTP request to the server
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_headers_conformance,
           response_schema_conformance, negative_data_rejection]  # fmt: skip
@@ -57,15 +57,18 @@ def there(stage, path):
     return {"id": db.execute(f"select id from {table} order by random() limit 1").fetchone()[0]}
 
 
-@pytest.mark.parametrize("name", OPERATIONS)
-@pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
-def test_an_answer_is_what_openapi_says(busy, name, mode):
+CASES = [
+    (mode, name) for mode in GenerationMode for name, one in OPERATIONS.items()
+    if mode is GenerationMode.POSITIVE or one.body or one.query or name == "GET /api/videos/{id}"
+]  #: a wrong id is the same everywhere
+
+
+@pytest.mark.parametrize(("mode", "name"), CASES, ids=[f"{mode.value} {name}" for mode, name in CASES])
+def test_an_answer_is_what_openapi_says(busy, mode, name):
     users.change(busy.catalog.db, busy.user("admin"), role="admin")  # what was tried before may have changed that
     asker, operation = busy.bearer(), OPERATIONS[name]
-    if mode is GenerationMode.NEGATIVE and not (operation.body or operation.query or operation.path_parameters):
-        return  # nothing can be wrong with it
 
-    @settings(max_examples=EXAMPLES[mode], deadline=None, database=None, derandomize=True, phases=[Phase.generate],
+    @settings(max_examples=EXAMPLES, deadline=None, database=None, derandomize=True, phases=[Phase.generate],
               suppress_health_check=list(HealthCheck))  # fmt: skip
     @given(case=operation.as_strategy(generation_mode=mode), real=strategies.booleans())
     def check(case, real):
