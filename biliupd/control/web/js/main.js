@@ -142,12 +142,18 @@ function rail(page) {
         }, icon("more", 22), h("span", null, t("nav.more"))),
         more && h("div", {
           class: "menu above", onKeydown: (event) => event.key === "Escape" && closeMore(),
-          mount: (el) => el.querySelector("a").focus(),
+          mount: (el) => el.querySelector("a").focus(), onFocusout: left,
         }, hidden.map((name) =>
           h("a", { key: name, class: "item", href: to(name), onClick: () => ((more = false), redraw()) },
             icon(name), t(`nav.${name}`)))))),
     h("div", { class: "foot" }, linkState(), h("span", null, store.status ? `biliupd ${store.status.version}` : "")),
   );
+}
+
+function left(event) {
+  if (event.currentTarget.parentElement.contains(event.relatedTarget)) return;
+  more = false;
+  redraw();
 }
 
 function closeMore() {
