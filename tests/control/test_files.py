@@ -308,6 +308,14 @@ def test_a_picture_comes_from_the_library_or_from_beside_the_catalog(shared, vie
 # -- played
 
 
+@pytest.fixture
+def player(shared):
+    """The shared one, whose house has been asked nothing yet."""
+    shared.house.asked.clear()
+    shared.house.refuses.clear()
+    return shared
+
+
 def playing(stage, pieces) -> str:
     """Address of a film that plays what `pieces` gives."""
     (stage.drop / "film.flv").write_bytes(b"film")
@@ -315,12 +323,12 @@ def playing(stage, pieces) -> str:
     return f"{stage.url}/api/videos/{add(stage, str(stage.drop / 'film.flv'))}/play"
 
 
-def test_a_film_is_played_from_where_it_is_asked_for(stage):
-    url = playing(stage, lambda path, at: iter([b"moov", b"moof", b"mdat"]))
-    answer = stage.session("viewer").get(url, params={"from": 12.5})
+def test_a_film_is_played_from_where_it_is_asked_for(player):
+    url = playing(player, lambda path, at: iter([b"moov", b"moof", b"mdat"]))
+    answer = player.session("viewer").get(url, params={"from": 12.5})
     assert (answer.status_code, answer.headers["content-type"], answer.content) == (200, "video/mp4", b"moovmoofmdat")
-    assert stage.house.asked == [("mp4", (stage.drop / "film.flv", 12.5))]
-    assert stage.house.still_playing == 0
+    assert player.house.asked == [("mp4", (player.drop / "film.flv", 12.5))]
+    assert player.house.still_playing == 0
 
 
 @pytest.mark.parametrize(
@@ -328,14 +336,14 @@ def test_a_film_is_played_from_where_it_is_asked_for(stage):
     [(PermanentError("it holds no picture"), 409), (TemporaryError("4 are played", retry_after_seconds=10), 503),
      (Refusal(503, "too many"), 503)],
 )  # fmt: skip
-def test_what_cannot_be_played_is_a_problem(stage, error, status):
-    stage.house.refuses["mp4"] = error
-    answer = stage.session("viewer").get(playing(stage, lambda path, at: iter(())))
+def test_what_cannot_be_played_is_a_problem(player, error, status):
+    player.house.refuses["mp4"] = error
+    answer = player.session("viewer").get(playing(player, lambda path, at: iter(())))
     assert (answer.status_code, answer.json()["detail"]) == (status, str(error))
-    assert stage.house.still_playing == 0
+    assert player.house.still_playing == 0
 
 
-def test_playing_ends_when_the_client_goes_away_also_one_that_takes_nothing(stage):
+def test_playing_ends_when_the_client_goes_away_also_one_that_takes_nothing(player):
     pulled = []
 
     def endless(path, at):
@@ -343,42 +351,42 @@ def test_playing_ends_when_the_client_goes_away_also_one_that_takes_nothing(stag
             pulled.append(1)
             yield b"x" * 100_000
 
-    url, viewer = playing(stage, endless), stage.session("viewer")
+    url, viewer = playing(player, endless), player.session("viewer")
     with requests.get(url, cookies=viewer.cookies, stream=True, timeout=5) as answer:
         answer.raw.read(10)
         for _ in range(20):
-            assert viewer.get(f"{stage.url}/api/me").status_code == 200
+            assert viewer.get(f"{player.url}/api/me").status_code == 200
         assert len(pulled) < 200  # it waits for the client, and does not fill the memory
-        assert stage.house.still_playing == 1
-    wait_until(lambda: stage.house.still_playing == 0)
+        assert player.house.still_playing == 1
+    wait_until(lambda: player.house.still_playing == 0)
 
 
-def test_a_client_that_takes_nothing_for_long_is_cut(stage, monkeypatch):
+def test_a_client_that_takes_nothing_for_long_is_cut(player, monkeypatch):
     monkeypatch.setattr(files, "STALLED_SECONDS", 0.3)
-    url, cookies = playing(stage, lambda path, at: iter(lambda: b"x" * 100_000, b"")), stage.session("viewer").cookies
+    url, cookies = playing(player, lambda path, at: iter(lambda: b"x" * 100_000, b"")), player.session("viewer").cookies
     with requests.get(url, cookies=cookies, stream=True, timeout=5) as answer:
         answer.raw.read(10)
-        wait_until(lambda: stage.house.still_playing == 0)
+        wait_until(lambda: player.house.still_playing == 0)
 
 
-def test_a_stream_that_breaks_is_cut_and_not_ended(stage):
+def test_a_stream_that_breaks_is_cut_and_not_ended(player):
     def breaks(path, at):
         yield b"moov"
         raise TemporaryError("ffmpeg is silent")
 
-    answer = requests.get(playing(stage, breaks), cookies=stage.session("viewer").cookies, stream=True, timeout=5)
+    answer = requests.get(playing(player, breaks), cookies=player.session("viewer").cookies, stream=True, timeout=5)
     pieces = answer.iter_content(4)
     assert next(pieces) == b"moov"
     with pytest.raises(requests.exceptions.ChunkedEncodingError):
         next(pieces)
-    assert stage.house.still_playing == 0
+    assert player.house.still_playing == 0
 
 
-def test_a_file_that_becomes_shorter_while_it_is_sent_is_cut(stage):
-    path = stage.drop / "film.mp4"
+def test_a_file_that_becomes_shorter_while_it_is_sent_is_cut(player):
+    path = player.drop / "film.mp4"
     path.write_bytes(b"x" * 60_000_000)
-    url = f"{stage.url}/api/videos/{add(stage, str(path))}/file"
-    with requests.get(url, cookies=stage.session("viewer").cookies, stream=True, timeout=5) as answer:
+    url = f"{player.url}/api/videos/{add(player, str(path))}/file"
+    with requests.get(url, cookies=player.session("viewer").cookies, stream=True, timeout=5) as answer:
         answer.raw.read(10)
         os.truncate(path, 1000)
         with pytest.raises(requests.exceptions.ChunkedEncodingError):
