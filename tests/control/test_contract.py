@@ -24,7 +24,7 @@ from biliupd.control.app import make
 from biliupd.control.context import Context
 from biliupd.control.models import Refusal
 
-EXAMPLES = 4  #: of each operation
+EXAMPLES = 3  #: of each operation
 LONGEST = 16_000  #: address in what is no longer an HTTP request to the server
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_headers_conformance,
           response_schema_conformance, negative_data_rejection]  # fmt: skip
