@@ -19,6 +19,7 @@ WIDE, PHONE = (1440, 900), (390, 844)
 PAGES = ("now", "streamers", "library", "publishing", "accounts", "log", "settings")
 ANSWERS = re.compile(r"Failed to load resource.*(status of (401|409|422)|ERR_INTERNET_DISCONNECTED)")  #: no faults
 PATIENCE_MS = 8000
+CHANGING = re.compile(r"start|stop|pause\b|add|edit|remove|folders now|try again|log in|used again|^publish$|pin", re.I)
 
 expect.set_options(timeout=PATIENCE_MS)
 
@@ -195,7 +196,7 @@ def test_the_library_is_searched_filtered_sorted_and_walked_through(visit):
     expect(tiles).to_have_count(12)
     page.get_by_label("Order").select_option("title")
     expect(tiles.locator("h2").first).to_have_text("Any% practice, then whatever chat wants")
-    page.get_by_role("button", name="Folders").click()
+    page.get_by_role("button", name="Folders", exact=True).click()
     page.get_by_role("link", name="recordings").click()
     page.get_by_role("link", name="nightowl").click()
     page.locator(".folder").first.click()
@@ -281,6 +282,22 @@ def test_a_device_without_a_network_is_told_so(visit):
     expect(page.locator(".banner")).to_contain_text("offline")
     page.context.set_offline(False)
     expect(page.locator(".banner")).to_have_count(0)
+
+
+def test_the_log_stands_still_while_the_reader_has_scrolled_up(visit, sampled):
+    for number in range(80):
+        sampled.house.say(f"line {number} of many")
+    page = visit("log")
+    lines = page.locator(".log-lines")
+    expect(lines).to_contain_text("line 79 of many")
+    until(page, "(() => { const el = document.querySelector('.log-lines');"
+                " return el.scrollTop + el.clientHeight > el.scrollHeight - 5; })()")  # fmt: skip
+    lines.evaluate("el => { el.scrollTop = 0; }")
+    expect(page.get_by_role("button", name="To the end")).to_be_visible()
+    sampled.house.say("this comes while the reader reads")
+    page.get_by_role("button", name="1 new line").click()
+    expect(lines).to_contain_text("this comes while the reader reads")
+    expect(page.locator(".resume")).to_have_count(0)
 
 
 # -- what is done
@@ -418,8 +435,7 @@ def test_who_may_only_look_sees_nothing_that_changes_anything(visit):
         expect(page.locator("main .skeleton, dialog .skeleton")).to_have_count(0)
         names = page.locator("main button, dialog button").evaluate_all(
             "all => all.map(one => one.getAttribute('aria-label') || one.textContent)")
-        changing = re.compile(r"start|stop|pause\b|add|edit|remove|try again|log in|used again|^publish$|pin", re.I)
-        assert [name for name in names if changing.search(name)] == []
+        assert [name for name in names if CHANGING.search(name)] == []
     go(page, "settings")
     expect(page.get_by_role("heading", level=1)).to_have_text("Now")
 
@@ -457,7 +473,11 @@ def test_everything_is_reached_by_keyboard_and_focus_goes_back_where_it_was(visi
     expect(page.get_by_text("Skip to the content")).to_be_focused()
     page.keyboard.press("Enter")
     expect(page.locator("main")).to_be_focused()
+    expect(page.locator(".tile > a[tabindex='0']")).to_have_count(1)
     page.locator(".tile > a").first.focus()
+    page.keyboard.press("End")
+    expect(page.locator(".tile > a[tabindex='0']")).to_be_focused()
+    page.keyboard.press("Home")
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowDown")
     place = page.evaluate("[...document.querySelectorAll('.tile > a')].indexOf(document.activeElement)")

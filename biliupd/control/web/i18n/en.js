@@ -127,7 +127,7 @@ export const en = {
     roots: "All folders", crumbs: "Folder", none: "Nothing here yet",
     none_text: "What is recorded appears here, and every video that is put into a drop folder.",
     no_match: "No video is like that.", all: "Show all", videos: { one: "{count} video", other: "{count} videos" },
-    pinned: "Pinned: never deleted", pages: "Pages", range: "{first}–{last} of {total}", before: "Page before", after: "Next page",
+    pinned: "Pinned: never deleted", pages: "Pages", range: "{first}–{last} of {total}", sync: "Look through all folders now", synced: "All folders are being looked through", before: "Page before", after: "Next page",
   },
   video: {
     title: "Video", since: "for {span}", removed: "The file was removed {when}, as it is published.", publish: "Publish",

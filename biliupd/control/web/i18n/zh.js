@@ -103,7 +103,7 @@ export const zh = {
     view: "视图", grid: "网格", tree: "文件夹", roots: "全部文件夹", crumbs: "文件夹", none: "这里还没有内容",
     none_text: "录制的内容会出现在这里，放入投稿文件夹的视频也是。", no_match: "没有符合条件的视频。", all: "显示全部",
     videos: { other: "{count} 个视频" }, pinned: "已固定：永不删除", pages: "翻页", range: "第 {first}–{last} 个，共 {total} 个",
-    before: "上一页", after: "下一页",
+    sync: "立即扫描所有文件夹", synced: "正在扫描所有文件夹", before: "上一页", after: "下一页",
   },
   video: {
     title: "视频", since: "已 {span}", removed: "已发布，文件已于 {when} 移除。", publish: "投稿", asked: "将会投稿", pin: "固定", unpin: "取消固定",

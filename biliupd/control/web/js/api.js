@@ -53,8 +53,7 @@ export async function ask(method, path, { query, body, signal } = {}) {
   throw error;
 }
 
-/** The same path with its query, for addresses of pictures and files. */
-export function queryOf(query) {
+function queryOf(query) {
   const found = new URLSearchParams();
   for (const [name, value] of Object.entries(query ?? {})) {
     for (const one of Array.isArray(value) ? value : [value]) {

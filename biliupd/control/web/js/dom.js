@@ -7,7 +7,7 @@
  */
 
 const SVG = "http://www.w3.org/2000/svg";
-const ADDRESS = /^(?:https?:\/\/|\/(?!\/)|#|blob:|data:image\/svg\+xml[;,]|data:image\/(?:png|jpeg);)/i;
+const ADDRESS = { href: /^(?:https?:\/\/|\/(?![/\\])|#)/i, src: /^(?:\/(?![/\\])|data:image\/)/i };
 const PROPERTIES = new Set(["value", "checked", "selected", "disabled", "open", "indeterminate", "muted"]);
 
 /**
@@ -103,7 +103,7 @@ function set(el, name, old, value) {
     el[name] = value ?? (name === "value" ? "" : false);
     return;
   }
-  if ((name === "href" || name === "src") && value && !ADDRESS.test(value)) value = null;
+  if (value && ADDRESS[name]?.test(value) === false) value = null;
   if (value === null || value === undefined || value === false) el.removeAttribute(name);
   else el.setAttribute(name, value === true ? "" : value);
 }

@@ -81,8 +81,7 @@ export function ago(at, now = Date.now()) {
 /** Seconds since a moment. */
 export const since = (at, now = Date.now()) => Math.max(0, (now - Date.parse(at)) / 1000);
 
-/** A day: 22 Nov 2026. */
-export const date = (at) => when(at, { dateStyle: "medium" });
+const date = (at) => when(at, { dateStyle: "medium" });
 
 /** A day and a time. */
 export const moment = (at) => when(at, { dateStyle: "medium", timeStyle: "short" });

@@ -44,7 +44,7 @@ export function setLanguage(wanted) {
 document.documentElement.lang = TAGS[language];
 
 function find(words, key) {
-  return key.split(".").reduce((found, part) => found?.[part], words);
+  return key.split(".").reduce((found, part) => (Object.hasOwn(Object(found), part) ? found[part] : undefined), words);
 }
 
 /** Whether there are words for this key. */

@@ -29,7 +29,6 @@ const SHAPES = {
   film: "M4 5h16v14H4zM8 5v14M16 5v14M4 12h16",
   clock: "M12 21a9 9 0 1 0 0-18 9 9 0 0 0 0 18ZM12 7v5l3.5 2",
   disk: "M4 13h16v6H4zM6 13l2-8h8l2 8M16.5 16h.01",
-  link: "M14 5h5v5M19 5l-8 8M17 14v5H5V7h5",
   copy: "M9 9h11v11H9zM5 15H4V4h11v1",
   back: "M15 5l-7 7 7 7",
   right: "M9 5l7 7-7 7",

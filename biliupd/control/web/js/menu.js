@@ -84,7 +84,7 @@ function theme() {
 }
 
 /** "light", "dark", or "" for that of the system; remembered. */
-export function setTheme(wanted) {
+function setTheme(wanted) {
   try {
     localStorage.setItem(THEME, wanted);
   } catch {

@@ -9,6 +9,8 @@ import { button, complain, confirm, dialog, field, problem, skeleton, tell } fro
 
 const ROLES = ["viewer", "operator", "admin"];
 
+let forms = 0;
+
 /**
  * A dialog with a form: `fields(error)` draws it, `send(values)` does it; what is wrong with a field stands there.
  * `values` are strings by name, true or false of a tick.
@@ -16,13 +18,14 @@ const ROLES = ["viewer", "operator", "admin"];
 export function formDialog({ title, fields, send, yes, done, wide }) {
   let busy = false;
   let error = null;
-  const id = `form-${title}`;
+  const id = `form-${++forms}`;
   return dialog((close) => ({
     title, wide,
     body: h("form", {
       id, class: "form", novalidate: true,
       onSubmit: async (event) => {
         event.preventDefault();
+        if (busy) return;
         [busy, error] = [true, null];
         redraw();
         try {

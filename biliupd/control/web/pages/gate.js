@@ -44,6 +44,7 @@ const refused = () => h("div", { class: "problem", role: "alert" }, h("div", nul
 
 async function submit(event, first, come) {
   event.preventDefault();
+  if (busy) return;
   const form = event.target;
   const read = (name) => form.elements[name].value;
   const body = { username: read("username").trim(), password: read("password") };

@@ -1,13 +1,13 @@
 /** Library: every video there is, as a grid that is searched, or folder by folder; one of them in a panel. */
 
-import { get } from "../js/api.js";
+import { get, post } from "../js/api.js";
 import { h } from "../js/dom.js";
 import { ago, bytes, clock, number } from "../js/format.js";
 import { icon } from "../js/icons.js";
 import { t, word } from "../js/i18n.js";
 import { go, route, to } from "../js/router.js";
-import { listen, redraw, store } from "../js/store.js";
-import { videoChip } from "../js/states.js";
+import { listen, may, redraw, store } from "../js/store.js";
+import { act, busy, videoChip } from "../js/states.js";
 import { bar, button, empty, problem, segments, skeleton } from "../js/ui.js";
 import { closeVideo, openVideo } from "./video.js";
 
@@ -23,6 +23,7 @@ let streamers = [];
 let typing = 0;
 let stale = 0;
 let request = null;
+let current = null; // the video whose tile the Tab key leads to
 
 export const library = {
   enter({ rest }, fresh) {
@@ -108,6 +109,7 @@ function tools(chosen) {
       onChange: ({ target }) => choose({ sort: target.value, order: target.value === "title" ? "asc" : "" }),
     }, SORTS.map((sort) => option(sort, t(`library.by_${sort}`), chosen.sort || "created_at"))),
     h("span", { class: "grow" }),
+    may("operator") && button({ label: t("library.sync"), icon: "retry", only: true, busy: busy("sync"), onClick: () => act("sync", () => post("/sync", {}), t("library.synced")) }),
     segments({
       label: t("library.view"), value: chosen.view, onChange: (view) => choose({ view, root: "", folder: "" }),
       options: [["", t("library.grid")], ["tree", t("library.tree")]],
@@ -135,7 +137,7 @@ function list(chosen) {
   if (!videos.length && !folders.length) return nothing(chosen);
   return h("div", { key: "list" },
     folders.length > 0 && h("ul", { class: "panel rows folders" }, folders.map((one) => folder(one, chosen))),
-    h("ul", { class: "tiles", onKeydown: rove }, videos.map((video) => tile(video, chosen))),
+    h("ul", { class: "tiles", onKeydown: rove }, videos.map((video) => tile(video, chosen, videos.some((one) => one.id === current) ? current : videos[0].id))),
     found.items && pages(chosen));
 }
 
@@ -153,10 +155,10 @@ function folder(one, { root }) {
     h("small", { class: "muted" }, t("library.videos", { n: one.videos, count: number(one.videos) })), icon("right", 16)));
 }
 
-function tile(video, chosen) {
+function tile(video, chosen, reached) {
   const { upload } = video;
   return h("li", { key: video.id, class: "tile" },
-    h("a", { href: to(`library/video/${video.id}`, chosen) },
+    h("a", { href: to(`library/video/${video.id}`, chosen), tabindex: video.id === reached ? "0" : "-1", onFocus: () => ((current = video.id), redraw()) },
       h("div", { class: `picture ${video.removed_at ? "removed" : ""}` },
         video.thumbnail ? h("img", { src: video.thumbnail, alt: "", loading: "lazy", decoding: "async" }) : icon("film", 34),
         video.duration && h("span", { class: "length" }, clock(video.duration)),
@@ -169,12 +171,12 @@ function tile(video, chosen) {
 
 /** Arrows go through the grid as they go through a picture. */
 function rove(event) {
-  const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: 0, ArrowUp: 0 }[event.key];
+  const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: 0, ArrowUp: 0, Home: -Infinity, End: Infinity }[event.key];
   const links = [...event.currentTarget.querySelectorAll(".tile > a")];
   const place = links.indexOf(event.target);
   if (step === undefined || place < 0) return;
   const across = links.filter((one) => one.offsetParent && one.getBoundingClientRect().top === links[0].getBoundingClientRect().top).length || 1;
-  const next = links[place + (step || (event.key === "ArrowDown" ? across : -across))];
+  const next = links[Math.min(links.length - 1, Math.max(0, place + (step || (event.key === "ArrowDown" ? across : -across))))];
   if (!next) return;
   event.preventDefault();
   next.focus();

@@ -30,7 +30,7 @@ export const settings = {
     const wanted = words.toLocaleLowerCase();
     const shown = found.settings.filter((one) => (!onlyChanged || one.source !== "default") &&
       `${one.key} ${one.description} ${told(one.value)}`.toLocaleLowerCase().includes(wanted));
-    const sections = Map.groupBy?.(shown, sectionOf) ?? grouped(shown);
+    const sections = grouped(shown);
     return [
       found.refused.length > 0 && h("section", { class: "problem", role: "alert" }, icon("warn"),
         h("div", null, h("strong", null, t("settings.refused")), h("ul", null, found.refused.map((text, place) => h("li", { key: place }, text))))),
