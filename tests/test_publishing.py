@@ -27,17 +27,17 @@ FIRST_PART = {"streamer": {"submit_at": "first_part"}}
 JPEG = bytes.fromhex("ffd8ffe000104a46494600010100000100010000ffd9")
 
 
-def record(bench, video, number, of):
-    """One finished part of the broadcast."""
+def record(bench, video, number, of, *, edited=True):
+    """One finished part of the broadcast; what is not `edited` has its merge, check and cover to come."""
     path = bench.recordings / "ann" / f"P{number:03}.mp4"
     path.parent.mkdir(exist_ok=True)
-    return bench.add(another(video, path), **of)
+    return (bench.ready if edited else bench.add)(another(video, path), **of)
 
 
-def drop(bench, video, name):
+def drop(bench, video, name, *, edited=True):
     path = bench.drop / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    return bench.add(another(video, path))
+    return (bench.ready if edited else bench.add)(another(video, path))
 
 
 def titles(archive):
@@ -168,7 +168,7 @@ def test_a_submission_that_was_deleted_at_bilibili_is_held_when_a_part_comes(mak
 
 def test_a_part_that_a_person_lets_go_later_is_appended_at_its_place(bench, video):
     of = bench.broadcast(3)
-    ids = [record(bench, video, number, of) for number in (1, 2, 3)]
+    ids = [record(bench, video, number, of, edited=False) for number in (1, 2, 3)]
     move(bench.catalog.db, ids[1], State.RECORDED, State.IGNORED)
     bench.everything(lambda: bench.state(ids[2]) == State.PUBLISHED)
     assert titles(bench.bilibili.archives[0]) == ["1 P001", "2 P003"]
@@ -241,7 +241,7 @@ def test_a_folder_is_not_submitted_while_something_new_comes_into_it(make_bench,
 
 def test_what_a_clock_that_was_ahead_left_behind_is_not_waited_for(make_bench, video):
     bench = make_bench(folder={"folder_quiet_seconds": 0.1})
-    id, other = drop(bench, video, "trip/1.mp4"), drop(bench, video, "trip/2.mp4")
+    id, other = drop(bench, video, "trip/1.mp4", edited=False), drop(bench, video, "trip/2.mp4", edited=False)
     ahead = stamp(datetime.now(UTC) + timedelta(days=400))
     bench.catalog.db["videos"].update(id, {"retry_at": ahead, "created_at": ahead})
     bench.catalog.db["videos"].update(other, {"retry_at": stamp(datetime.now(UTC) + timedelta(hours=26))})
@@ -344,7 +344,7 @@ def test_the_cover_is_what_the_room_showed_or_a_frame_when_that_is_gone(make_ben
         for name, is_live in (("live.jpg", True), ("gone.jpg", False)):
             bench = make_bench(template={"cover": "live"})
             of = bench.broadcast(1, cover_url=f"http://127.0.0.1:{site.server_address[1]}/{name}")
-            id = record(bench, video, 1, of)
+            id = record(bench, video, 1, of, edited=False)
             bench.everything(lambda bench=bench, id=id: bench.state(id) == State.PUBLISHED)
             picture = bench.bilibili.picture(bench.bilibili.archives[0].body["cover"])
             assert (picture == JPEG) is is_live
@@ -647,7 +647,7 @@ def test_a_file_that_changed_after_it_was_edited_is_looked_at_again_before_it_is
 
 def test_a_link_out_of_the_folder_that_takes_a_files_place_is_neither_edited_nor_uploaded(bench, video, tmp_path):
     secret = another(video, tmp_path / "secret.mp4")
-    early, late = drop(bench, video, "early.mp4"), drop(bench, video, "late.mp4")
+    early, late = drop(bench, video, "early.mp4", edited=False), drop(bench, video, "late.mp4", edited=False)
     (bench.drop / "early.mp4").unlink()
     (bench.drop / "early.mp4").symlink_to(secret)
     for _ in range(2):
