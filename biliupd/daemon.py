@@ -23,6 +23,7 @@ from biliupd import config as configuration
 from biliupd.catalog import ledgers, records
 from biliupd.catalog.backup import heed_copy, mend
 from biliupd.catalog.database import Catalog, Damaged, stamp, write
+from biliupd.catalog.queries import WELL
 from biliupd.config import Config, Streamer
 from biliupd.edit import ffmpeg, media
 from biliupd.errors import BiliupdError, ConfigError, PermanentError, TemporaryError
@@ -43,7 +44,6 @@ STOP_SECONDS = 20.0  #: for all parts together; a recorder is not waited for
 CONFIG_SECONDS = 1.0  #: how often the file is looked at
 NEWS = -1  #: among the signals
 WAITS = "waits"
-NO_TROUBLE = (WAITS, "network", "place")  #: keys of notices that say how things are, while all is well
 BUSY_MILLISECONDS = 3000  #: for the main thread
 
 
@@ -119,7 +119,7 @@ class Daemon:
         )  # fmt: skip
         self._parts["control"] = Control(
             config.control, self._catalog, self._reception,
-            on_address=lambda text: records.notice(self._catalog.db, "control", text),
+            on_address=lambda text: self._on_notice(("control", text)),
         )  # fmt: skip
 
     def run(self) -> int:
@@ -250,7 +250,7 @@ class Daemon:
         stuck = [self._stuck] if self._stuck else []
         notices = records.notices(self._catalog.db)
         return dead + stuck + [
-            str(one["text"]) for one in notices if one["key"].partition(":")[0] not in NO_TROUBLE]
+            str(one["text"]) for one in notices if one["key"].partition(":")[0] not in WELL]
 
     # settings
 

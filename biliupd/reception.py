@@ -152,6 +152,10 @@ class Reception:
         found = preview(self._wanted.config, self._catalog.db, what)
         return [models.Preview(**{**asdict(one), "files": [readable(file) for file in one.files]}) for one in found]
 
+    def accounts(self) -> list[str]:
+        """Names of the accounts of the configuration."""
+        return list(self._config.accounts)
+
     def retry_account(self, name: str) -> None:
         """Somebody did what Bilibili asked for."""
         if name not in self._config.accounts:

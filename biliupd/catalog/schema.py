@@ -33,7 +33,7 @@ def recording(db: Database) -> None:
 @migrations()
 def control(db: Database) -> None:
     """Streamers of the API, people with their sessions, and a log of which rows changed, for who looks on."""
-    db.executescript(_CONTROL + "".join(_noting(*watched) for watched in _WATCHED))
+    db.executescript(_CONTROL + "".join(_noting(*watched) for watched in _WATCHED) + _PARTS)
 
 
 _FIRST = """
@@ -295,3 +295,14 @@ def _noting(table: str, kind: str, column: str) -> str:
         f" insert into changes (kind, row) values ('{kind}', {row}.{column}); end"
         for what, row in (found[1:] if table == "videos" else found)  # new ones come by thousands: see sync
     )
+
+
+_PARTS = """;
+create trigger videos_leave after update of submission_id on videos
+    when old.submission_id is not null and new.submission_id is not old.submission_id begin
+    insert into changes (kind, row) values ('submission', old.submission_id);
+end;
+create trigger videos_go after delete on videos when old.submission_id is not null begin
+    insert into changes (kind, row) values ('submission', old.submission_id);
+end
+"""  # a submission is shown with the sums of its parts: one that loses a part changes

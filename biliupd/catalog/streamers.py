@@ -17,10 +17,13 @@ def page(
     db: Database, text: str = "", *, status: str = "", source: str = "", mode: str = "", sort: Sort = "name",
     descending: bool = False, limit: int = 50, offset: int = 0,
 ) -> tuple[list[dict[str, Any]], int]:  # fmt: skip
-    """Streamers whose name or address contains `text`, in any case of the letters a to z; and how many there are."""
+    """Streamers whose name or address contains `text`, in any case of the letters a to z; and how many there are.
+
+    An address with a password is not searched: the answers would spell it.
+    """
     like = "%" + text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
     terms: dict[str, list[str]] = {
-        "(name like ? escape '\\' or url like ? escape '\\')": [like, like] if text else [],
+        "(name like ? escape '\\' or (url like ? escape '\\' and url not like '%@%'))": [like, like] if text else [],
         "status = ?": [status] if status else [], "source = ?": [source] if source else [],
         "mode = ?": [mode] if mode else [],
     }  # fmt: skip

@@ -90,6 +90,9 @@ class House(Protocol):
     def preview(self, what: str) -> list[Preview]:
         """What would be sent for a broadcast's id or a path. Waits. PermanentError when there is nothing to send."""
 
+    def accounts(self) -> list[str]:
+        """Names of the accounts of the configuration, in its order."""
+
     def retry_account(self, name: str) -> None:
         """A person says that an account may be used again. Refusal 404."""
 

@@ -31,6 +31,7 @@ KINDS = {
     "too-large": "The body of the request is too long.",
     "too-slow": "The body of the request takes too long to come.",
     "invalid": "The request is not what OpenAPI says it is; `errors` names each field that is wrong.",
+    "yaml": "The streamer is set in the configuration file, and changed there only.",
     "range": "Nothing of the file lies in this range.",
 }  #: what `type` of a problem may say after the #, told by GET /api/problems
 MEDIA_TYPE = "application/problem+json"

@@ -82,7 +82,7 @@ def _known(here: Context, name: str) -> Account:
     found = queries.accounts(here.catalog.db, [name])
     if found:
         return rows.account(found[0])
-    if name in rows.configured_accounts(here.house):
+    if name in here.house.accounts():
         return rows.unused_account(name)
     raise Refusal(404, f"there is no account {name}", field="path.name")
 

@@ -17,6 +17,7 @@ from biliupd.catalog import streamers as wanted
 from biliupd.catalog.changes import latest
 from biliupd.catalog.paths import readable
 from biliupd.catalog.states import Stage, State
+from biliupd.config import without_password
 from biliupd.control import models
 from biliupd.control.context import Context
 from biliupd.control.house import House, Running
@@ -111,7 +112,7 @@ def streamers(rows: Sequence[Row], db: Database, house: House) -> list[models.St
             "submit_at": "end", "priority": 0, "template": "default", "account": None, **json.loads(row["settings"]),
             **_readable(row), "auto_upload": bool(row["auto_upload"]), "task": recorders.get(row["id"]),
             "origin": readable(house.origin(row["name"])) if row["source"] == "yaml" else "",
-            "waiting": row["name"] in waiting,
+            "waiting": row["name"] in waiting, "url": without_password(readable(row["url"])),
         })
         for row in rows
     ]  # fmt: skip
@@ -126,15 +127,9 @@ def tasks_of(rows: Iterable[Row], house: House) -> list[models.Task]:
 def accounts(db: Database, house: House) -> list[models.Account]:
     """Those of the configuration, in its order, and others that were used."""
     known = {row["name"]: account(row) for row in queries.accounts(db)}
-    names = configured_accounts(house)
+    names = house.accounts()
     named = [known.get(name) or unused_account(name) for name in names]
     return [*named, *(one for name, one in known.items() if name not in names)]
-
-
-def configured_accounts(house: House) -> list[str]:
-    """Names of the accounts that the settings name: those of `accounts.NAME.cookies`."""
-    keys = (one.key for one in house.settings().settings if one.key.startswith("accounts."))
-    return list(dict.fromkeys(key.removeprefix("accounts.").rpartition(".")[0] for key in keys if key.count(".") > 1))
 
 
 def unused_account(name: str) -> models.Account:

@@ -6,7 +6,6 @@ so, and it tries again: recording matters more.
 """
 
 import asyncio
-import ipaddress
 import logging
 import os
 import socket
@@ -100,7 +99,7 @@ class Control:
     def _open(self) -> "_Listener | None":
         try:
             somebody = self.auth.is_set_up()
-            if not somebody and not is_loopback(self._config.host):
+            if not somebody and not self._config.is_loopback:
                 raise _Obstacle("waits for a user, so that somebody can log in: biliupd passwd NAME --role admin")
             listener = _listen(self._config)
         except (_Obstacle, TemporaryError) as error:
@@ -111,7 +110,7 @@ class Control:
         secure = listener.tls is not None
         at = f"{'https' if secure else 'http'}://{_authority(self._config.host, self.port)}/"
         logger.info("the page: {}", at)
-        if not secure and not is_loopback(self._config.host) and not self._config.trusted_proxies:
+        if not secure and not self._config.is_loopback and not self._config.trusted_proxies:
             logger.warning("control: passwords cross the network readable; set control.certificate and control.key")
         if not somebody:
             logger.warning("nobody can log in yet: make the first user at {}#/setup with the code {}", at,
@@ -151,16 +150,6 @@ class Control:
         anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
         async with hub:
             await server.serve(sockets=[listener.socket])
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches it."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 class _Obstacle(Exception):

@@ -10,17 +10,10 @@ from biliupd.catalog.paths import readable
 from biliupd.control import metrics, rows
 from biliupd.control.context import Here, may
 from biliupd.control.models import Health, LogLine, Settings, Status, Sync, Watcher
-from biliupd.control.problems import problems
+from biliupd.control.problems import KINDS, problems
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 _RANKS = {"TRACE": 0, "DEBUG": 0, "INFO": 1, "SUCCESS": 1, "WARNING": 2, "ERROR": 3, "CRITICAL": 3}
-KINDS = {
-    "login": "Nobody is logged in, or no longer. Log in with POST /api/login.",
-    "role": "Who asks is logged in, and their role does not allow this.",
-    "too-many": "Too many tries. Come back after the seconds that Retry-After names.",
-    "no-json": "The body of the request is no JSON.",
-    "invalid": "The request is not what OpenAPI says it is; `errors` names each field that is wrong.",
-}
 
 router = APIRouter(tags=["system"])
 

@@ -67,6 +67,7 @@ class FakeHouse:
         self.troubles: list[str] = []
         self.runs: list[Running] = []
         self.waits: list[Waiting] = []
+        self.named_accounts: list[str] = []
         self.free: Disk | None = Disk(directory=str(roots[0]), free=180 * GIB, total=500 * GIB, least_free=5 * GIB,
                                       seconds_left=93_600.0, warning="")  # fmt: skip
         self.origins: dict[str, str] = {}  #: by streamer: file and line
@@ -202,6 +203,9 @@ class FakeHouse:
         if what not in self.previews:
             raise PermanentError(f"there is nothing to send for {what}")
         return self.previews[what]
+
+    def accounts(self) -> list[str]:
+        return self.named_accounts
 
     def retry_account(self, name: str) -> None:
         self._do("retry_account", name)

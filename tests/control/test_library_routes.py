@@ -214,10 +214,7 @@ def test_a_held_submission_is_tried_again_another_not(here, api):
 
 
 def test_accounts_are_those_of_the_settings_and_those_that_were_used(here, api, monkeypatch):
-    old = here.house.settings()
-    more = old.settings[0].model_copy(update={"key": "accounts.my.own.cookies"})
-    changed = old.model_copy(update={"settings": [*old.settings, more]})
-    monkeypatch.setattr(here.house, "settings", lambda: changed)
+    monkeypatch.setattr(here.house, "named_accounts", ["my.own"])
     found = {one["name"]: one for one in api("GET", "/accounts").json()}
     assert list(found) == ["my.own", "main", "old", "second"]
     assert (found["my.own"]["state"], found["second"]["state"]) == ("unknown", "cooling")
