@@ -48,11 +48,13 @@ def test_a_streamer_made_over_http_is_recorded_stopped_skipped_and_started_again
     world.wait(lambda: only(world, api, "bob")["status"] == "live", 20, "it was looked at")
     assert (only(world, api, "bob")["mode"], only(world, api, "bob")["task"]) == ("skipped", None)
 
+    assert "not recorded until the next show" in world.command("status").stdout
     started = ask(world, api, "POST", f"streamers/{made['id']}/start")
     assert started["task"]["status"] == "recording"
     assert started["task"]["id"] != task["id"]
     paused = ask(world, api, "POST", f"streamers/{made['id']}/pause")
     assert (paused["task"]["status"], paused["streamer"]["mode"]) == ("ended", "paused")
+    assert "paused" in world.command("status").stdout
     ask(world, api, "DELETE", f"streamers/{made['id']}", 204)
     assert [one["name"] for one in ask(world, api, "GET", "streamers")["items"]] == ["flv1"]
 

@@ -48,8 +48,7 @@ def _show(db: Database, console: Console, recorders: Path, queue: list[dict[str,
     table(
         console, "Streamers", ("name", "platform", "live", "every", "publish"),
         (
-            (s["name"], s["platform"], s["status"] + (f": {s['status_reason']}" if s["status_reason"] else ""),
-             f"{s['check_interval']:g} s", "yes" if s["auto_upload"] else "no")
+            (s["name"], s["platform"], _live(s), f"{s['check_interval']:g} s", "yes" if s["auto_upload"] else "no")
             for s in db.query("select * from streamers where active = 1 order by name")
         ),
     )  # fmt: skip
@@ -109,6 +108,14 @@ def _show(db: Database, console: Console, recorders: Path, queue: list[dict[str,
     for account in db.query("select * from accounts where state != 'ok'"):
         text = f"account {account['name']}: {account['reason']}. {account['hint']}"
         console.print(f"[yellow]![/] {shown(text)}")
+
+
+def _live(streamer: dict[str, Any]) -> str:
+    """What the site says, and what a person said at the page."""
+    if streamer["mode"] == "paused":
+        return "paused"
+    reason = f": {streamer['status_reason']}" if streamer["status_reason"] else ""
+    return f"{streamer['status']}{reason}" + (", not recorded until the next show" if streamer["mode"] == "skipped" else "")
 
 
 def _standing(account: dict[str, Any]) -> str:
