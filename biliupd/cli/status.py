@@ -115,7 +115,8 @@ def _live(streamer: dict[str, Any]) -> str:
     if streamer["mode"] == "paused":
         return "paused"
     reason = f": {streamer['status_reason']}" if streamer["status_reason"] else ""
-    return f"{streamer['status']}{reason}" + (", not recorded until the next show" if streamer["mode"] == "skipped" else "")
+    skipped = ", not recorded until the next show" if streamer["mode"] == "skipped" else ""
+    return f"{streamer['status']}{reason}{skipped}"
 
 
 def _standing(account: dict[str, Any]) -> str:
