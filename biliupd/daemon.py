@@ -61,7 +61,7 @@ class Daemon:
         self._path, self._stderr = path, stderr
         self._config = self._first = config
         self._signals: queue.SimpleQueue[int] = queue.SimpleQueue()  # and NEWS, when others changed what is wanted
-        self._stopping = False
+        self._stopping = self._news = False
         self._stuck = ""  # why the catalog cannot be written at the moment
         self._owed: deque[Callable[[], object]] = deque()  # what it has to be told then
         self._statuses: dict[str, tuple[State, str]] = {}  # what the catalog says of each streamer
@@ -177,8 +177,10 @@ class Daemon:
         """Guard the clock, take new settings, beat. Raises TemporaryError when the catalog cannot be written."""
         self._poller.guard(time.time(), time.monotonic())
         before, self._looked = self._looked, _state_of(self._path)
-        if number == NEWS:
+        self._news = self._news or number == NEWS
+        if self._news:
             self._put_in_force()
+            self._news = False
         # a file that is still being written may be valid already, and half as long: it has to rest for a turn
         if number == signal.SIGHUP or (self._looked != self._seen and self._looked == before):
             self._reload(self._looked)
@@ -314,6 +316,8 @@ class Daemon:
         records.notice(self._catalog.db, "ffmpeg", trouble)
         # recordings of streamers that are no longer named, or paused, end; the others learn which matter most
         self._crew.wanted({streamer.name: streamer.priority for streamer in config.streamers if streamer.record})
+        for name in self._wanted.skipped():  # the last daemon may have been killed before it could
+            self._crew.stop(name)
         self._poller.apply(config.live, config.streamers)
         self._pipeline.apply(config)
         if self._reception is not None:

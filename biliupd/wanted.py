@@ -107,6 +107,11 @@ class Wanted:
         """Whether it is left alone until it goes live anew."""
         return name in self._skipped
 
+    def skipped(self) -> list[str]:
+        """Who is left alone so."""
+        with self._lock:
+            return list(self._skipped)
+
     def look(self, name: str) -> Seen:
         """What the last look told."""
         return self._seen.get(name, Seen())
