@@ -1,5 +1,7 @@
 """The tables, as migrations in order. One that has shipped is never edited afterwards."""
 
+import sqlite3
+
 from sqlite_utils import Database
 from sqlite_utils.migrations import Migrations
 
@@ -9,31 +11,46 @@ migrations = Migrations("biliupd")
 @migrations()
 def first(db: Database) -> None:
     """Everything the whole way from live to bvid needs."""
-    db.executescript(_FIRST)
+    _run(db, _FIRST)
 
 
 @migrations()
 def publishing(db: Database) -> None:
     """Uploads that resume, submissions that grow and go on in another one, files that may be removed."""
-    db.executescript(_PUBLISHING)
+    _run(db, _PUBLISHING)
 
 
 @migrations()
 def library(db: Database) -> None:
     """What a file is (its content, its streams), so that copies are known and the library can be searched."""
-    db.executescript(_LIBRARY)
+    _run(db, _LIBRARY)
 
 
 @migrations()
 def recording(db: Database) -> None:
     """How much of a broadcast is recorded, and what of it is missing."""
-    db.executescript(_RECORDING)
+    _run(db, _RECORDING)
 
 
 @migrations()
 def control(db: Database) -> None:
     """Streamers of the API, people with their sessions, and a log of which rows changed, for who looks on."""
-    db.executescript(_CONTROL + "".join(_noting(*watched) for watched in _WATCHED) + _PARTS)
+    _run(db, _CONTROL + "".join(_noting(*watched) for watched in _WATCHED) + _PARTS)
+
+
+def _run(db: Database, script: str) -> None:
+    """Every statement of a script, in the transaction of its migration.
+
+    Looking for their ends at each character, as sqlite-utils does, takes as long as all else that a new catalog needs.
+    """
+    statement = ""
+    for piece in script.split(";"):
+        statement += piece
+        if sqlite3.complete_statement(f"{statement};"):
+            db.execute(statement.strip())
+            statement = ""
+        else:
+            statement += ";"  # one of those inside a trigger
 
 
 _FIRST = """
