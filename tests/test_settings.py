@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 from biliupd.config import parse
@@ -30,3 +31,12 @@ def test_each_value_says_what_it_means_and_where_it_came_from(tmp_path: Path):
 def test_a_password_in_an_address_is_not_shown(tmp_path: Path):
     (url,) = (e.value for e in table(parse(RAW, base=tmp_path), places(RAW)) if e.key == "streamers[0].url")
     assert url == "https://example.com/ann"
+
+
+def test_the_page_describes_each_setting_in_chinese_too():
+    root = Path(__file__).parent.parent
+    raw = (root / "config.example.yaml").read_bytes()
+    keys = {re.sub(r"\[\d+\]", "[]", entry.key) for entry in table(parse(raw, base=root), places(raw))}
+    named = {re.sub(r"^(templates|accounts)\.[^.]+", r"\1.*", key) for key in keys}
+    page = (root / "biliupd/control/web/i18n/settings.zh.js").read_text(encoding="utf-8")
+    assert set(re.findall(r'^  "([^"]+)": "', page, re.MULTILINE)) == named

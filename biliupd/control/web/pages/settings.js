@@ -4,7 +4,8 @@ import { get } from "../js/api.js";
 import { h } from "../js/dom.js";
 import { icon } from "../js/icons.js";
 import { bytes, number, span } from "../js/format.js";
-import { has, t } from "../js/i18n.js";
+import { has, lang, t } from "../js/i18n.js";
+import chinese from "../i18n/settings.zh.js";
 import { redraw } from "../js/store.js";
 import { button, empty, problem, skeleton, tick } from "../js/ui.js";
 
@@ -29,7 +30,7 @@ export const settings = {
     if (!found) return skeleton(8);
     const wanted = words.toLocaleLowerCase();
     const shown = found.settings.filter((one) => (!onlyChanged || one.source !== "default") &&
-      `${one.key} ${one.description} ${told(one.value)}`.toLocaleLowerCase().includes(wanted));
+      `${one.key} ${meaning(one)} ${told(one.value)}`.toLocaleLowerCase().includes(wanted));
     const sections = grouped(shown);
     return [
       found.refused.length > 0 && h("section", { class: "problem", role: "alert" }, icon("warn"),
@@ -62,8 +63,14 @@ function section(name, rows) {
   return h("section", { key: name, class: "panel setting-section", "aria-labelledby": `section-${name}` },
     h("h2", { id: `section-${name}` }, title, h("span", { class: "mono muted" }, name)),
     h("dl", null, rows.map((one) => h("div", { key: one.key, class: `setting ${one.source}` },
-      h("dt", null, h("code", null, one.key), h("small", { class: "muted" }, one.description)),
+      h("dt", null, h("code", null, one.key), h("small", { class: "muted" }, meaning(one))),
       h("dd", null, h("code", { class: "value" }, told(one.value), h("span", { class: "muted" }, inWords(one))), h("small", { class: one.source === "default" ? "muted" : "from" }, origin(one)))))));
+}
+
+/** What a setting means, in the reader's language where that is known. */
+function meaning({ key, description }) {
+  const kind = key.replace(/\[\d+\]/g, "[]").replace(/^(templates|accounts)\..+?\.(?=[^.]+$)/, "$1.*.");
+  return (lang() === "zh" && chinese[kind]) || description;
 }
 
 function told(value) {
