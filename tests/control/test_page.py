@@ -18,7 +18,7 @@ from biliupd.control.models import Preview
 WIDE, PHONE = (1440, 900), (390, 844)
 PAGES = ("now", "streamers", "library", "publishing", "accounts", "log", "settings")
 ANSWERS = re.compile(r"Failed to load resource.*(status of (401|409|422)|ERR_INTERNET_DISCONNECTED)")  #: no faults
-PATIENCE_MS = 8000
+PATIENCE_MS = 20_000
 CHANGING = re.compile(r"start|stop|pause\b|add|edit|remove|folders now|try again|log in|used again|^publish$|pin", re.I)
 
 expect.set_options(timeout=PATIENCE_MS)
@@ -324,11 +324,11 @@ def test_a_streamer_is_added_after_its_address_was_put_right_started_stopped_and
     expect(row).to_contain_text("Recording")
     row.get_by_role("button", name="Stop newcomer").click()
     expect(page.get_by_role("dialog")).to_contain_text("The file is ended properly")
-    page.get_by_role("dialog").get_by_role("button", name="Stop", exact=True).click()
+    page.get_by_role("dialog", name="Stop recording").get_by_role("button", name="Stop", exact=True).click()
     expect(row).not_to_contain_text("Recording")
     assert not any(run.streamer == "newcomer" for run in sampled.house.runs)
     row.get_by_role("button", name="Remove newcomer").click()
-    page.get_by_role("dialog").get_by_role("button", name="Remove").click()
+    page.get_by_role("dialog", name="Remove newcomer?").get_by_role("button", name="Remove").click()
     expect(row).to_have_count(0)
 
 
@@ -341,15 +341,15 @@ def test_what_is_held_is_tried_again_and_what_would_be_sent_is_looked_at_first(v
         Preview(account="main", waits_for="it is being reviewed", bvid="", files=["/srv/1.mp4"], cover="", body=body)
     ]
     page = visit(f"publishing/{number}")
-    panel = page.get_by_role("dialog")
-    expect(panel).to_contain_text("P")
+    panel = page.get_by_role("dialog").first
     panel.get_by_role("button", name="Preview").click()
-    preview = page.get_by_role("dialog").last
+    preview = page.get_by_role("dialog", name="What would be sent")
     for text in ("it is being reviewed", "录播", "Reprint", "the first part", "/srv/1.mp4"):
         expect(preview).to_contain_text(text)
     preview.get_by_text("JSON").click()
     expect(preview.locator("pre")).to_contain_text('"copyright": 2')
     page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(1)
     page.keyboard.press("Escape")
     expect(panel).to_have_count(0)
     page.get_by_role("button", name=re.compile("^Held")).click()
@@ -370,7 +370,7 @@ def test_an_admin_makes_users_and_changes_them_and_everybody_ends_sessions(visit
     page.click(".who")
     page.get_by_role("button", name="Users").click()
     page.get_by_role("button", name="Add user").click()
-    form = page.get_by_role("dialog").last
+    form = page.get_by_role("dialog", name="Add user")
     form.get_by_label("Name").fill("viewer")
     form.get_by_label("New password").fill("short")
     page.keyboard.press("Enter")
@@ -384,8 +384,8 @@ def test_an_admin_makes_users_and_changes_them_and_everybody_ends_sessions(visit
     expect(row).to_be_visible()
     row.get_by_role("combobox").select_option("operator")
     wait_until(lambda: users.named(sampled.catalog.db, "guest")["role"] == "operator" or page.wait_for_timeout(50))
-    row.get_by_role("button", name="Remove").click()
-    page.get_by_role("dialog").last.get_by_role("button", name="Remove").click()
+    row.get_by_role("button", name="Remove guest").click()
+    page.get_by_role("dialog", name="Remove guest?").get_by_role("button", name="Remove").click()
     expect(row).to_have_count(0)
     page.keyboard.press("Escape")
     page.click(".who")

@@ -145,9 +145,9 @@ export function showUsers() {
       }, ROLES.map((role) => h("option", { value: role, key: role, selected: role === one.role }, t(`role.${role}`))))),
       h("td", null, ago(one.created_at)),
       h("td", { class: "end" },
-        button({ label: t("people.set"), icon: "key", only: true, small: true, onClick: () => setPassword(one, again) }),
+        button({ label: t("streamers.named", { what: t("people.set"), name: one.username }), icon: "key", only: true, small: true, onClick: () => setPassword(one, again) }),
         button({
-          label: t("do.remove"), icon: "trash", only: true, small: true, kind: "danger",
+          label: t("streamers.named", { what: t("do.remove"), name: one.username }), icon: "trash", only: true, small: true, kind: "danger",
           onClick: () => confirm({
             title: t("people.remove", { name: one.username }), text: t("people.remove_text"), yes: t("do.remove"),
             act: () => del(`/users/${one.id}`).then(again),

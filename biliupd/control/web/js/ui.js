@@ -220,6 +220,7 @@ function drawDialog(own) {
         event.preventDefault();
         own.close();
       },
+      onClose: own.close, // a browser may close it without asking
       onMousedown: (event) => event.target === event.currentTarget && own.close(),
     },
     h("div", { class: "sheet" },
