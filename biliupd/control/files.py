@@ -30,7 +30,6 @@ from biliupd.errors import BiliupdError
 
 READERS = 16  #: threads that read for clients
 CHUNK_BYTES = 256 * 1024
-STALLED_SECONDS = 300.0  #: a client that takes nothing for so long is gone; a paused player asks anew for the rest
 TYPES = {
     ".mp4": "video/mp4", ".m4v": "video/mp4", ".mov": "video/quicktime", ".mkv": "video/x-matroska",
     ".webm": "video/webm", ".flv": "video/x-flv", ".ts": "video/mp2t", ".m4s": "video/iso.segment",
@@ -255,9 +254,8 @@ class Pulled(Response):
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         try:
             while piece := await to_thread.run_sync(self._pull, limiter=self._readers):
-                with anyio.fail_after(STALLED_SECONDS):
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
-        except (OSError, BiliupdError) as error:  # TimeoutError is one
-            logger.warning("a file could not be sent to its end: {}", error or "the client takes nothing")
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+        except (OSError, BiliupdError) as error:
+            logger.warning("a file could not be sent to its end: {}", error)
             return  # the server cuts a response that does not end
         await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -13,18 +13,14 @@ import ssl
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
-from weakref import WeakSet
 
 import anyio.to_thread
-import h11
 import uvicorn
 from loguru import logger
-from uvicorn.protocols.http.h11_impl import H11Protocol
-from uvicorn.server import ServerState
 
 from biliupd.catalog.database import Catalog
 from biliupd.config import ControlConfig
+from biliupd.control import connections
 from biliupd.control.app import make
 from biliupd.control.auth import Auth
 from biliupd.control.context import Context
@@ -34,15 +30,12 @@ from biliupd.control.hub import Hub
 from biliupd.errors import TemporaryError
 
 THREADS = 8  #: for routes; each has a connection to the catalog
-CONNECTIONS = 500  #: beyond, HTTP 503
-HEAD_SECONDS = 20.0  #: in which a request's head has to be there
 HEAD_BYTES = 32 * 1024
 KEEP_ALIVE_SECONDS = 30
 WEBSOCKET_BYTES = 64 * 1024  #: of one message to us
 AGAIN_SECONDS = 2.0  #: until it tries again to listen
 CLOSE_SECONDS = 1  #: for what is being answered when it ends
 RENEW_SECONDS = 60  #: how often the certificate is looked at
-SPARE = 50  #: so many more connections are told that there are too many; the next are just cut
 
 
 class Control:
@@ -130,11 +123,11 @@ class Control:
         hub = Hub(self._catalog, self._house)
         context = Context(self._catalog, self._house, self._config, self.auth, hub)
         settings = uvicorn.Config(
-            Guard(make(context), self._config), http=_Protocol, ws="websockets-sansio", lifespan="off", loop="asyncio",
-            log_config=None, access_log=False, server_header=False,
+            Guard(make(context), self._config), http=connections.Http, ws=connections.Websocket, lifespan="off",
+            loop="asyncio", log_config=None, access_log=False, server_header=False,
             proxy_headers=bool(proxies), forwarded_allow_ips=",".join(proxies),
             h11_max_incomplete_event_size=HEAD_BYTES, timeout_keep_alive=KEEP_ALIVE_SECONDS,
-            limit_concurrency=CONNECTIONS, backlog=128, timeout_graceful_shutdown=CLOSE_SECONDS,
+            limit_concurrency=connections.CONNECTIONS, backlog=128, timeout_graceful_shutdown=CLOSE_SECONDS,
             ws_max_size=WEBSOCKET_BYTES, ws_ping_interval=20.0, ws_ping_timeout=20.0, ws_per_message_deflate=False,
             timeout_notify=RENEW_SECONDS, callback_notify=listener.renew,
         )  # fmt: skip
@@ -216,52 +209,3 @@ def _listen(config: ControlConfig) -> _Listener:
 
 def _authority(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-class _Full(Exception):
-    """There are too many connections."""
-
-
-class _Protocol(H11Protocol):
-    """uvicorn's, which has no patience for a head that never ends, and a last place: files are opened elsewhere, too.
-
-    One is made for each connection that is accepted, before its TLS handshake; asyncio drops those that are refused.
-    """
-
-    _greeting: ClassVar[WeakSet["_Protocol"]] = WeakSet()  # in their handshake
-    _late: asyncio.TimerHandle | None = None
-
-    def __init__(
-        self, config: uvicorn.Config, server_state: ServerState, app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
-    ) -> None:  # fmt: skip
-        super().__init__(config, server_state, app_state, _loop)
-        if len(self._greeting) + len(self.connections) >= CONNECTIONS + SPARE:
-            raise _Full
-        self._greeting.add(self)
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        self._greeting.discard(self)
-        super().connection_made(transport)
-        self._expect_head()
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        self._expect_head()
-
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
-        self._expect_head()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        self._expect_head()
-
-    def _expect_head(self) -> None:
-        """A head has HEAD_SECONDS from when its connection was made, or its first byte came."""
-        waits = self.conn.their_state is h11.IDLE and not self.transport.is_closing()
-        if not waits and self._late is not None:
-            self._late.cancel()
-            self._late = None
-        elif waits and self._late is None and self.timeout_keep_alive_task is None:
-            self._late = self.loop.call_later(HEAD_SECONDS, self.transport.abort)

@@ -53,14 +53,17 @@ async def ws(websocket: WebSocket) -> None:
     hub = here.hub
     assert isinstance(hub, Hub)
     asker = await run_in_threadpool(here.auth.who, websocket)
-    await websocket.accept()
-    if asker is None:
-        await websocket.close(NOT_LOGGED_IN)
-        return
-    if asker.kind == "cookie" and not same_site(websocket.headers, websocket.url.scheme):
-        await websocket.close(ELSEWHERE)
-        return
+    with suppress(WebSocketDisconnect, OSError):  # it is gone already
+        await websocket.accept()
+        if asker is None:
+            await websocket.close(NOT_LOGGED_IN)
+        elif asker.kind == "cookie" and not same_site(websocket.headers, websocket.url.scheme):
+            await websocket.close(ELSEWHERE)
+        else:
+            await _converse(websocket, here, hub, asker)
 
+
+async def _converse(websocket: WebSocket, here: Context, hub: Hub, asker: Asker) -> None:
     def may() -> bool:
         now = here.auth.who(websocket)
         return now is not None and now.role == asker.role

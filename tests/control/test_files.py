@@ -15,7 +15,7 @@ from support import wait_until
 from biliupd.catalog.database import now
 from biliupd.catalog.paths import PATH_COLUMNS, stored
 from biliupd.catalog.states import rows
-from biliupd.control import files
+from biliupd.control import connections, files
 from biliupd.control.files import CHUNK_BYTES, named, ranged
 from biliupd.control.models import Refusal
 from biliupd.errors import PermanentError, TemporaryError
@@ -362,7 +362,7 @@ def test_playing_ends_when_the_client_goes_away_also_one_that_takes_nothing(play
 
 
 def test_a_client_that_takes_nothing_for_long_is_cut(player, monkeypatch):
-    monkeypatch.setattr(files, "STALLED_SECONDS", 0.3)
+    monkeypatch.setattr(connections, "STALLED_SECONDS", 0.3)
     url, cookies = playing(player, lambda path, at: iter(lambda: b"x" * 100_000, b"")), player.session("viewer").cookies
     with requests.get(url, cookies=cookies, stream=True, timeout=5) as answer:
         answer.raw.read(10)

@@ -17,7 +17,7 @@ from websockets.sync.client import connect
 
 from biliupd.catalog import users
 from biliupd.catalog.database import Catalog
-from biliupd.control import server
+from biliupd.control import connections, server
 
 
 @pytest.fixture
@@ -264,7 +264,7 @@ def until_cut(connection, drops=b""):
     ],
 )  # fmt: skip
 def test_who_says_half_a_thing_is_cut(shared, monkeypatch, said, drops):
-    monkeypatch.setattr(server, "HEAD_SECONDS", 0.15)
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.15)
     assert health(shared).ok  # it is up
     monkeypatch.setattr(shared.control._server.config, "timeout_keep_alive", 0.15)
     with socket.create_connection(("127.0.0.1", shared.control.port), timeout=5) as slow:
@@ -274,7 +274,7 @@ def test_who_says_half_a_thing_is_cut(shared, monkeypatch, said, drops):
 
 
 def test_a_response_that_takes_longer_than_a_head_may_is_not_cut(stage, monkeypatch):
-    monkeypatch.setattr(server, "HEAD_SECONDS", 0.2)
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.2)
     path = stage.drop / "film.flv"
     path.write_bytes(b"film")
     asked = []
@@ -292,8 +292,8 @@ def test_a_response_that_takes_longer_than_a_head_may_is_not_cut(stage, monkeypa
 @pytest.mark.parametrize("secure", [False, True])
 def test_too_many_connections_are_told_or_cut_before_they_cost_and_the_rest_goes_on(tmp_path, ca, monkeypatch, secure):
     ca.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    monkeypatch.setattr(server, "CONNECTIONS", 10)
-    monkeypatch.setattr(server, "SPARE", 5)
+    monkeypatch.setattr(connections, "CONNECTIONS", 10)
+    monkeypatch.setattr(connections, "SPARE", 5)
     stage = Stage(tmp_path, **(issue(ca, tmp_path) if secure else {})).start()
     keep, trust = requests.Session(), {"verify": str(tmp_path / "ca.pem"), "timeout": 5}
 
