@@ -1,5 +1,6 @@
 """Fixtures for every room."""
 
+import os
 import shutil
 import sys
 import threading
@@ -13,6 +14,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from support import wait_until
 from workbench import Bench
 from world import World, make_video
+
+sys.dont_write_bytecode = False  # each worker reads every test, and tests start many processes: compiled once
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
