@@ -17,6 +17,7 @@ from biliupd.control.problems import TooMany
 MEMORY_KIB, ROUNDS, LANES = 19 * 1024, 2, 1  #: what OWASP's Password Storage Cheat Sheet asks of argon2id at least
 QUEUE = 3  #: so many may wait for their turn, each on a thread that others need, too
 AGAIN_SECONDS = 2
+MAPPED_BYTES = 1 << 20  #: blocks of this size and more go back to the system when they are freed
 _TRIM, _MMAP = -1, -3  #: names of settings of mallopt(3)
 
 
@@ -61,8 +62,8 @@ class Passwords:
 def _give_memory_back() -> None:
     """glibc raises the size from which on it maps memory of its own for a block, and gives it back, to the largest
     block it has met. The next one comes from the heap of whichever thread asks, and stays there: 19 MiB for each. So
-    the size is set to just that block's, with the second value as glibc would choose it. Other libraries need nothing.
+    the size is fixed, and how much of a heap's end may stay free with it. Other libraries need nothing.
     """
     if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
-        mallopt(_MMAP, MEMORY_KIB * 1024)
-        mallopt(_TRIM, 2 * MEMORY_KIB * 1024)
+        mallopt(_MMAP, MAPPED_BYTES)
+        mallopt(_TRIM, MAPPED_BYTES)
