@@ -447,11 +447,13 @@ def test_language_and_theme_are_the_browsers_until_they_are_chosen_and_then_reme
     page = visit("streamers", theme="dark", language="zh-CN")
     expect(page.get_by_role("heading", level=1)).to_have_text("主播")
     assert page.evaluate("[document.documentElement.lang, document.documentElement.dataset.theme]") == ["zh-CN", "dark"]
+    go(page, "settings")
+    expect(page.locator("main")).to_contain_text("每个主播一个文件夹")
     page.click(".who")
     page.get_by_role("button", name="English").click()
     page.get_by_role("button", name="Light").click()
     page.reload()
-    expect(page.get_by_role("heading", level=1)).to_have_text("Streamers")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Settings")
     assert page.evaluate("[document.documentElement.lang, document.documentElement.dataset.theme]") == ["en", "light"]
     keys = page.evaluate("""async () => {
         const flat = (words, at = "") => Object.entries(words).flatMap(([key, value]) => typeof value === "string"

@@ -66,7 +66,8 @@ def test_no_name_leads_out_of_the_folder(shared: Stage, path):
 
 def test_the_whole_page_is_small_and_names_no_other_host_and_nothing_inline():
     assets = site().assets
-    assert sum(len(asset.plain) for asset in assets.values()) < MOST_BYTES
+    first = [asset for name, asset in assets.items() if "docs" not in name and name != "i18n/settings.zh.js"]
+    assert sum(len(asset.plain) for asset in first) < MOST_BYTES  # the others come when they are wanted
     for name, asset in assets.items():
         text = asset.plain.decode()
         assert gzip.decompress(asset.packed) == asset.plain
@@ -79,7 +80,7 @@ def test_the_whole_page_is_small_and_names_no_other_host_and_nothing_inline():
     modules = [name for name in assets if name.endswith(".js")]
     imported = {
         (WEB / name).parent.joinpath(found).resolve().relative_to(WEB).as_posix()
-        for name in modules for found in re.findall(r'from "(\.[^"]+)"', assets[name].plain.decode())
+        for name in modules for found in re.findall(r'(?:from |import\()"(\.[^"]+)"', assets[name].plain.decode())
     }  # fmt: skip
     assert imported <= set(modules)
     assert set(modules) - imported == {"js/theme.js", "js/main.js", "pages/docs.js"}  # no module that nobody wants

@@ -58,6 +58,7 @@ function come() {
 function leave() {
   if (!store.me) return;
   live.end();
+  VIEWS[route().page]?.leave?.();
   closeAll();
   store.me = null;
   forget();

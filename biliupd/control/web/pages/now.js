@@ -152,22 +152,21 @@ function recording(task) {
       h("div", { class: "cover" }, video ? h("img", { src: video.thumbnail, alt: "", loading: "lazy" }) : monogram(task.streamer)),
       h("div", { class: "card-title" },
         h("h3", null, task.streamer),
-        h("p", { class: "muted two-lines", title: task.title }, task.title || t("untitled")),
-        h("div", { class: "row-wrap" }, wholeness(figures, task.broadcast_id), figures?.reconnects > 0 &&
-          h("small", { class: "muted" }, t("now.reconnects", { n: figures.reconnects, count: number(figures.reconnects) })))),
+        h("p", { class: "muted two-lines", title: task.title }, task.title || t("untitled"))),
       h("div", { class: "card-side" },
         h("time", { class: "elapsed", title: t("now.elapsed") }, clock(since(task.started_at))),
         streamer && may("operator") && button({
           label: t("now.stop", { name: task.streamer }), icon: "stop", only: true, small: true,
           busy: busy(`streamer ${streamer.id}`), onClick: () => halt({ ...streamer, task }, "stop"),
         }))),
+    h("div", { class: "row-wrap" }, wholeness(figures, task.broadcast_id), figures?.reconnects > 0 &&
+      h("small", { class: "muted" }, t("now.reconnects", { n: figures.reconnects, count: number(figures.reconnects) }))),
     sparkline(samples, t("now.graph", { rate: bitrate(figures?.bitrate) })),
     h("dl", { class: "figures" },
       figure(t("now.bitrate"), bitrate(figures?.bitrate), silent ? "bad" : ""),
       figure(t("now.size"), bytes(figures?.bytes)),
       figure(t("now.speed"), figures?.speed ? `${number(figures.speed, 2)}×` : "–", slow ? "warn" : ""),
-      figure(t("now.length"), clock(figures?.media_seconds)),
-    ),
+      figure(t("now.length"), clock(figures?.media_seconds))),
   );
 }
 

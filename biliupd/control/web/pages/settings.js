@@ -5,7 +5,6 @@ import { h } from "../js/dom.js";
 import { icon } from "../js/icons.js";
 import { bytes, number, span } from "../js/format.js";
 import { has, lang, t } from "../js/i18n.js";
-import chinese from "../i18n/settings.zh.js";
 import { redraw } from "../js/store.js";
 import { button, empty, problem, skeleton, tick } from "../js/ui.js";
 
@@ -13,6 +12,7 @@ let found = null;
 let error = null;
 let words = "";
 let onlyChanged = false;
+let chinese = null;
 
 async function load() {
   try {
@@ -69,8 +69,16 @@ function section(name, rows) {
 
 /** What a setting means, in the reader's language where that is known. */
 function meaning({ key, description }) {
+  if (lang() === "zh") learn();
   const kind = key.replace(/\[\d+\]/g, "[]").replace(/^(templates|accounts)\..+?\.(?=[^.]+$)/, "$1.*.");
-  return (lang() === "zh" && chinese[kind]) || description;
+  return (lang() === "zh" && chinese?.[kind]) || description;
+}
+
+/** The Chinese descriptions are long and for this page only: they come when they are wanted. */
+function learn() {
+  if (chinese) return;
+  chinese = {};
+  import("../i18n/settings.zh.js").then((module) => ((chinese = module.default), redraw()));
 }
 
 function told(value) {
