@@ -53,7 +53,7 @@ _EXAMPLES: dict[str, Any] = {
 def make(context: Context) -> FastAPI:
     """The application around what its routes need."""
     app = FastAPI(
-        title="biliupd", version=context.house.version, description=_TEXT, openapi_url="/api/openapi.json",
+        title="biliupd", version=context.house.version, description=_TEXT, openapi_url=None,
         docs_url=None, redoc_url=None, redirect_slashes=False,
         generate_unique_id_function=lambda route: f"{'_'.join(map(str, route.tags))}.{route.name}",
         openapi_tags=[{"name": name, "description": text} for name, text in _TAGS.items()],

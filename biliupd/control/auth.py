@@ -176,6 +176,7 @@ class Auth:
             id = users.add(self._catalog.db, given.username, self.hash(given.password), users.ADMIN, first=True)
         except PermanentError as error:
             raise Refusal(409, str(error), hint=error.hint) from error
+        self.setup_code = secrets.token_urlsafe(24)  # many may have read the one in the log by now
         user = users.get(self._catalog.db, id)
         assert user is not None
         return self._begin(connection, user, "cookie", "")

@@ -26,9 +26,10 @@ from biliupd.catalog.videos import Video
 from biliupd.control.context import Context, Here, may
 from biliupd.control.models import Id, Refusal
 from biliupd.control.problems import problems
-from biliupd.errors import BiliupdError
+from biliupd.errors import BiliupdError, TemporaryError
 
 READERS = 16  #: threads that read for clients
+MOST = 200  #: that are sent at the same time: each keeps one open, and so do others in the house
 CHUNK_BYTES = 256 * 1024
 TYPES = {
     ".mp4": "video/mp4", ".m4v": "video/mp4", ".mov": "video/quicktime", ".mkv": "video/x-matroska",
@@ -59,14 +60,20 @@ def limiter() -> CapacityLimiter:
 
 @router.head("/videos/{id}/thumbnail", include_in_schema=False)
 @router.get("/videos/{id}/thumbnail", response_class=Response, responses=_PICTURE, summary="A small picture of a video")
-def thumbnail(request: Request, here: Here, id: Id) -> Response:
-    return _picture(request, here, id, "thumbnail_path")
+async def thumbnail(request: Request, here: Here, id: Id) -> Response:
+    return await _by_a_reader(request, lambda: _picture(request, here, id, "thumbnail_path"))
 
 
 @router.head("/videos/{id}/cover", include_in_schema=False)
 @router.get("/videos/{id}/cover", response_class=Response, responses=_PICTURE, summary="The cover of a video")
-def cover(request: Request, here: Here, id: Id) -> Response:
-    return _picture(request, here, id, "cover_path")
+async def cover(request: Request, here: Here, id: Id) -> Response:
+    return await _by_a_reader(request, lambda: _picture(request, here, id, "cover_path"))
+
+
+async def _by_a_reader(request: Request, ask: Callable[[], Response]) -> Response:
+    """A directory that hangs, as that of a network does, holds up nothing but files."""
+    readers: CapacityLimiter = request.app.state.readers
+    return await to_thread.run_sync(ask, limiter=readers)
 
 
 def _picture(request: Request, here: Context, id: int, column: Literal["thumbnail_path", "cover_path"]) -> Response:
@@ -78,11 +85,15 @@ def _picture(request: Request, here: Context, id: int, column: Literal["thumbnai
 
 @router.head("/videos/{id}/file", include_in_schema=False)
 @router.get("/videos/{id}/file", response_class=Response, responses=_MEDIA, summary="The file of a video")
-def file(request: Request, here: Here, id: Id, download: bool = False) -> Response:
+async def file(request: Request, here: Here, id: Id, download: bool = False) -> Response:
     """Ranges are answered one at a time (RFC 9110, 14); `download` has a browser save it."""
-    path = _present(here, id)["file_path"]
     kind = "attachment" if download else "inline"
-    return _send(request, open_within(path, here.house.roots()), path, {"Content-Disposition": named(kind, path)})
+
+    def begin() -> Response:
+        path = _present(here, id)["file_path"]
+        return _send(request, open_within(path, here.house.roots()), path, {"Content-Disposition": named(kind, path)})
+
+    return await _by_a_reader(request, begin)
 
 
 @router.get("/videos/{id}/play", response_class=Response, summary="Any video as MP4, made while it is played",
@@ -144,6 +155,9 @@ def open_within(path: str, roots: Iterable[Path]) -> FileIO:
 
 
 def _send(request: Request, opened: FileIO, path: str, more: dict[str, str] | None = None) -> Response:
+    if Pulled.under_way >= MOST:
+        opened.close()
+        raise TemporaryError(f"{MOST} files are being sent already", retry_after_seconds=10)
     status = os.fstat(opened.fileno())
     size, etag = status.st_size, f'"{status.st_mtime_ns:x}-{status.st_size:x}"'
     changed = formatdate(status.st_mtime, usegmt=True)
@@ -225,6 +239,8 @@ class Pulled(Response):
     """Sends what a blocking function gives, until that is empty; `close` is called in any case, also when the client
     goes away."""
 
+    under_way = 0  #: of all
+
     def __init__(
         self, pull: Callable[[], bytes], close: Callable[[], Any], readers: CapacityLimiter, status_code: int = 200,
         headers: dict[str, str] | None = None, media_type: str | None = None,
@@ -235,6 +251,7 @@ class Pulled(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """When `pull` fails, the connection is cut, so that nobody takes a part for the whole."""
+        Pulled.under_way += 1
         try:
             async with anyio.create_task_group() as group:
 
@@ -247,6 +264,7 @@ class Pulled(Response):
                 await self._send(send)
                 group.cancel_scope.cancel()
         finally:
+            Pulled.under_way -= 1
             with anyio.CancelScope(shield=True):
                 await to_thread.run_sync(self._close, limiter=self._readers)
 

@@ -52,11 +52,14 @@ async def ws(websocket: WebSocket) -> None:
     here: Context = websocket.app.state.context
     hub = here.hub
     assert isinstance(hub, Hub)
-    asker = await run_in_threadpool(here.auth.who, websocket)
+    try:
+        asker, why = await run_in_threadpool(here.auth.who, websocket), NOT_LOGGED_IN
+    except BiliupdError:
+        asker, why = None, TOO_SLOW  # come back: the catalog cannot be read now
     with suppress(WebSocketDisconnect, OSError):  # it is gone already
         await websocket.accept()
         if asker is None:
-            await websocket.close(NOT_LOGGED_IN)
+            await websocket.close(why)
         elif asker.kind == "cookie" and not same_site(websocket.headers, websocket.url.scheme):
             await websocket.close(ELSEWHERE)
         else:

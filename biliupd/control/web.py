@@ -7,6 +7,7 @@ the fingerprint of all of them in it, so that a browser keeps them for good and 
 
 import gzip
 import hashlib
+import json
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +21,7 @@ from biliupd.control.models import Refusal
 WEB = Path(__file__).parent / "web"
 TYPES = {
     ".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8",
-    ".svg": "image/svg+xml", ".webmanifest": "application/manifest+json",
+    ".svg": "image/svg+xml", ".webmanifest": "application/manifest+json", ".json": "application/json",
 }  # fmt: skip
 FOR_GOOD = "public, max-age=31536000, immutable"
 ASK_FIRST = "no-cache"
@@ -70,13 +71,22 @@ def _fingerprint(content: bytes) -> str:
 @router.api_route("/", methods=["GET", "HEAD"])
 async def page(request: Request) -> Response:
     """The dashboard. It asks for no login: the page itself holds nothing, and shows the login where one is needed."""
-    return _answer(request, "index.html", ASK_FIRST)
+    return _answer(request, _named("index.html"), ASK_FIRST)
 
 
 @router.api_route("/api/docs", methods=["GET", "HEAD"])
 async def docs(request: Request) -> Response:
     """What the API offers, made by the browser from /api/openapi.json."""
-    return _answer(request, "docs.html", ASK_FIRST)
+    return _answer(request, _named("docs.html"), ASK_FIRST)
+
+
+@router.api_route("/api/openapi.json", methods=["GET", "HEAD"])
+def openapi(request: Request) -> Response:
+    """What the API offers, for programs. Made once: it takes a second, and anybody may ask."""
+    state = request.app.state
+    if not hasattr(state, "openapi"):
+        state.openapi = _asset("openapi.json", json.dumps(request.app.openapi(), ensure_ascii=False).encode())
+    return _answer(request, state.openapi, ASK_FIRST)
 
 
 @router.api_route("/static/{name:path}", methods=["GET", "HEAD"])
@@ -84,14 +94,18 @@ async def static(request: Request, name: str) -> Response:
     """A file of the dashboard. Refusal 404 for any name that is none."""
     mark = f"{site().mark}/"
     if name.startswith(mark):
-        return _answer(request, name.removeprefix(mark), FOR_GOOD)
-    return _answer(request, name, ASK_FIRST)
+        return _answer(request, _named(name.removeprefix(mark)), FOR_GOOD)
+    return _answer(request, _named(name), ASK_FIRST)
 
 
-def _answer(request: Request, name: str, keep: str) -> Response:
+def _named(name: str) -> Asset:
     asset = site().assets.get(name)
     if asset is None:
         raise Refusal(404, "there is no such file")
+    return asset
+
+
+def _answer(request: Request, asset: Asset, keep: str) -> Response:
     packed = "gzip" in request.headers.get("accept-encoding", "")
     etag = asset.etag[:-1] + '-gz"' if packed else asset.etag  # RFC 9110, 8.8.3: each encoding has its own
     headers = {"ETag": etag, "Cache-Control": keep, "Vary": "Accept-Encoding"}

@@ -2,12 +2,23 @@
 
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import pytest
+import requests
 from loguru import logger
+from stage import Stage
 from support import wait_until
+from test_files import add
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
-from biliupd.control import connections
+from biliupd.catalog import users
+from biliupd.catalog.database import write
+from biliupd.control import connections, files, server, web
+from biliupd.control.models import Refusal
+from biliupd.errors import TemporaryError
 
 UPGRADE = (
     "GET /api/ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -35,6 +46,16 @@ def connected(stage, first: bytes, *, receive_bytes: int = 0) -> socket.socket:
     made.settimeout(5)
     made.sendall(first)
     return made
+
+
+def is_cut_while_it_sends(deaf: socket.socket, text: bytes) -> bool:
+    """Whether the server ends the connection before it has taken 50 MB, or takes nothing for five seconds."""
+    try:
+        for _ in range(50_000_000 // len(text)):
+            deaf.sendall(text)
+    except ConnectionError:
+        return True
+    return False
 
 
 def open_connections(stage) -> set:
@@ -70,16 +91,90 @@ def test_who_pings_and_never_reads_costs_no_memory_and_is_cut(shared, monkeypatc
     head = f"{UPGRADE}Authorization: Bearer {shared.token('viewer') if logged_in else 'none'}\r\n\r\n"
     with connected(shared, head.encode(), receive_bytes=2048) as deaf:
         assert b" 101 " in deaf.recv(100)
-        with pytest.raises(OSError):  # noqa: PT011 - cut: any way a socket says so
-            for _ in range(4000):  # 50 MB
-                deaf.sendall(PING * 100)
+        assert is_cut_while_it_sends(deaf, PING * 100)
         wait_until(lambda: not open_connections(shared), 5)
 
 
 def test_who_asks_on_and_on_and_never_reads_is_cut(shared, monkeypatch):
     monkeypatch.setattr(connections, "STALLED_SECONDS", 0.3)
     asked = b"GET /static/js/main.js HTTP/1.1\r\nHost: localhost\r\n\r\n" * 200
-    with connected(shared, asked, receive_bytes=2048) as deaf, pytest.raises(OSError):  # noqa: PT011
-        for _ in range(500):
-            deaf.sendall(asked)
+    with connected(shared, asked, receive_bytes=2048) as deaf:
+        assert is_cut_while_it_sends(deaf, asked)
     wait_until(lambda: not open_connections(shared), 5)
+
+
+@pytest.fixture
+def film(stage):
+    """A film that takes long to send, and who may see it."""
+    (stage.drop / "long.mp4").write_bytes(bytes(60_000_000))
+    return f"{stage.url}/api/videos/{add(stage, str(stage.drop / 'long.mp4'))}/file", stage.session("viewer").cookies
+
+
+def test_so_many_files_are_sent_at_once_that_the_house_can_still_open_its_own(film, monkeypatch):
+    monkeypatch.setattr(files, "MOST", 2)
+    url, cookies = film
+    with ExitStack() as open_ones:
+        for _ in range(2):
+            answer = open_ones.enter_context(requests.get(url, cookies=cookies, stream=True, timeout=5))
+            answer.raw.read(10)
+        refused = requests.get(url, cookies=cookies, timeout=5)
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "10")
+    wait_until(lambda: requests.get(url, cookies=cookies, headers={"Range": "bytes=0-999999"}, timeout=5).ok)
+
+
+def test_a_directory_that_hangs_holds_up_nothing_but_its_files(stage, film, monkeypatch):
+    hangs, asked = threading.Event(), []
+
+    def hang(path, roots):
+        asked.append(path)
+        hangs.wait(10)
+        raise Refusal(404, "its file cannot be read")
+
+    monkeypatch.setattr(files, "open_within", hang)
+    url, cookies = film
+    with ThreadPoolExecutor(server.THREADS + 2) as clients:
+        try:
+            asking = range(server.THREADS + 2)
+            answers = [clients.submit(requests.get, url, cookies=cookies, timeout=20) for _ in asking]
+            wait_until(lambda: len(asked) == len(answers))
+            assert requests.get(f"{stage.url}/api/users", cookies=cookies, timeout=5).status_code == 403
+        finally:
+            hangs.set()
+    assert {answer.result().status_code for answer in answers} == {404}
+
+
+def test_the_code_of_the_log_is_no_key_once_it_was_used_even_when_the_users_are_gone(tmp_path):
+    stage = Stage(tmp_path).start()
+    try:
+        first = {"code": stage.control.auth.setup_code, "username": "ann", "password": "correct horse battery"}
+        assert requests.post(f"{stage.url}/api/setup", json=first, timeout=5).status_code == 201
+        with write(stage.catalog.db):
+            stage.catalog.db.execute("delete from users")
+        again = requests.post(f"{stage.url}/api/setup", json={**first, "username": "eve"}, timeout=5)
+        assert (again.status_code, again.json()["type"]) == (403, "/api/problems#code")
+    finally:
+        stage.close()
+
+
+def test_a_catalog_that_cannot_be_read_sends_a_websocket_away_to_come_back(shared, said, monkeypatch):
+    def busy(*_):
+        raise TemporaryError("the catalog is busy")
+
+    headers = {"Authorization": f"Bearer {shared.token('viewer')}"}
+    monkeypatch.setattr(users, "session", busy)
+    with connect(f"{shared.url.replace('http', 'ws')}/api/ws", additional_headers=headers) as client:
+        with pytest.raises(ConnectionClosed):
+            client.recv(5)
+        assert client.close_code == 1013
+    assert said() == []
+
+
+def test_what_anybody_may_ask_for_is_made_once(shared, monkeypatch):
+    url = f"{shared.url}/api/openapi.json"
+    first = requests.get(url, timeout=5)
+    assert first.json()["info"]["title"] == "biliupd"
+    monkeypatch.setattr(web.json, "dumps", None)
+    assert requests.get(url, timeout=5).content == first.content
+    known = {"If-None-Match": first.headers["etag"], "Accept-Encoding": "gzip"}
+    assert requests.get(url, headers=known, timeout=5).status_code == 304
+    assert requests.head(url, timeout=5).headers["content-type"] == "application/json"
