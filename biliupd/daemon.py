@@ -80,7 +80,7 @@ class Daemon:
         mend(catalog, unclean=unclean)
         self._catalog = Catalog(catalog)
         heed_copy(catalog, self._catalog.db)
-        self._wanted = Wanted(self._catalog, lambda: self._signals.put(NEWS), self._tell)
+        self._wanted = Wanted(self._catalog, lambda: self._signals.put(NEWS), self._later)
         roots = _roots(config)
         self._intake = Intake(self._catalog, config.recordings.directory, roots)
         self._crew = Crew(
@@ -246,6 +246,12 @@ class Daemon:
                 self._is_stuck(str(error))
         self._owed.append(write)
 
+    def _later(self, write: Callable[[], object]) -> None:
+        """The same from a thread that lives for one look: a connection to the catalog of its own would cost it more
+        than all the rest."""
+        self._owed.append(write)
+        self._signals.put(0)
+
     def _trouble(self) -> list[str]:
         """What does not work right now, for the health check."""
         dead = [f"{name} is dead" for name, part in self._parts.items() if not part.is_alive()]
@@ -351,9 +357,9 @@ class Daemon:
         elif status.state is State.OFFLINE:
             self._crew.went_offline(streamer.name)
         seen = (status.state, status.reason)
-        if self._statuses.get(streamer.name) != seen:  # a look has a thread, and so a connection, of its own: costly
+        if self._statuses.get(streamer.name) != seen:
             self._statuses[streamer.name] = seen
-            self._tell(lambda: records.live_status(self._catalog.db, streamer.name, *seen))
+            self._later(lambda: records.live_status(self._catalog.db, streamer.name, *seen))
 
     def _recheck(self, streamer: str) -> None:
         self._poller.check_now(streamer)

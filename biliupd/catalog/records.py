@@ -74,6 +74,7 @@ def streamer_id(db: Database, name: str, *, platform: str = "", url: str = "") -
 
 def live_status(db: Database, name: str, status: str, reason: str) -> None:
     """What the site says of a streamer, written when it changes."""
+    reason = _as_text(reason)
     with write(db):
         db.execute(
             "update streamers set status = ?, status_reason = ?, updated_at = ?"
@@ -201,7 +202,7 @@ def live_cover(db: Database, broadcast: str | None) -> str:
 
 def notice(db: Database, key: str, text: str) -> None:
     """Say something to the operator until it is taken back with an empty text."""
-    key, text = (word if is_text(word) else word.encode(errors="backslashreplace").decode() for word in (key, text))
+    key, text = _as_text(key), _as_text(text)
     with write(db):
         known = db.execute("select text from notices where key = ?", [key]).fetchone()
         if not text:
@@ -220,3 +221,8 @@ def take_back(db: Database, start: str) -> None:
 def notices(db: Database) -> list[dict[str, Any]]:
     """What the operator should know, oldest first."""
     return list(db.query("select * from notices order by since"))
+
+
+def _as_text(word: str) -> str:
+    """What SQLite takes: halves of characters are spelt out."""
+    return word if is_text(word) else word.encode(errors="backslashreplace").decode()
