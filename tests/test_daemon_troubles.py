@@ -190,6 +190,7 @@ def test_it_tells_systemd_and_answers_its_health(world, tmp_path):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
         notify.bind(str(tmp_path / "notify"))
         notify.settimeout(20)
+        world.settings["control"] = {"port": 0}
         world.save()
         env = {**os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "2000000"}
         with (world.directory / "stderr").open("ab") as errors:
@@ -198,8 +199,7 @@ def test_it_tells_systemd_and_answers_its_health(world, tmp_path):
             )
         assert notify.recv(100) == b"READY=1"
         assert notify.recv(100) == b"WATCHDOG=1"
-        address = next(line.split()[-1] for line in world.log().splitlines() if "/api/health" in line)
-        assert requests.get(address, timeout=5).json()["ok"]
+        assert requests.get(f"{world.page()}/api/health", timeout=5).json()["ok"]
         world.daemon.send_signal(signal.SIGTERM)
         while (said := notify.recv(100)) == b"WATCHDOG=1":
             pass
