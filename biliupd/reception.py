@@ -117,6 +117,9 @@ class Reception:
     def set_mode(self, id: int, mode: Mode) -> None:
         """Start, stop or pause."""
         name = str(self._row(id)["name"])
+        if mode == "on" and not all(one.record for one in self._config.streamers if one.name == name):
+            raise Refusal(409, f"record is false for {name} in {self.origin(name)}", kind="yaml",
+                          hint="set it to true there; saving the file applies it at once")  # fmt: skip
         self._wanted.set_mode(name, mode)
         if mode == "on":
             self._poller.check_now(name)

@@ -61,6 +61,13 @@ def test_a_streamer_made_over_http_is_recorded_stopped_skipped_and_started_again
 
 def test_one_of_the_yaml_is_read_only_and_can_be_started_and_stopped(world, api):
     ann = only(world, api, "flv1")
+    world.settings["streamers"][0]["record"] = False
+    world.save()
+    world.wait(lambda: "new settings" in world.log(), 10)
+    assert "record is false" in ask(world, api, "POST", f"streamers/{ann['id']}/start", 409)["detail"]
+    world.settings["streamers"][0]["record"] = True
+    world.save()
+    world.wait(lambda: world.log().count("new settings") == 2, 10)
     for method, body in (("PATCH", {"priority": 5}), ("DELETE", {})):
         problem = ask(world, api, method, f"streamers/{ann['id']}", 409, **body)
         line = world.path.read_text().splitlines().index("streamers:") + 2
