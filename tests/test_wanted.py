@@ -57,6 +57,8 @@ def test_streamers_of_the_api_live_beside_those_of_the_yaml_and_survive_a_restar
     ({"url": "https://www.twitch.tv/x", "name": "../etc"}, "name", "no slash"),
     ({"url": "https://www.twitch.tv/x", "name": ".hidden"}, "name", "no leading dot"),
     ({"url": "https://www.twitch.tv/x", "name": "a\nb"}, "name", "no line break"),
+    ({"url": "https://www.twitch.tv/x", "name": "x.part"}, "name", "not looked at"),
+    ({"url": "https://www.twitch.tv/x.tmp"}, "name", "not looked at"),
     ({"url": "https://www.twitch.tv/x", "template": "none"}, "template", "no template 'none'"),
     ({"url": "https://www.twitch.tv/x", "account": "none"}, "account", "no account 'none'"),
     ({"url": "https://www.twitch.tv/x", "check_interval": 0}, "check_interval", "greater than or equal to 1"),

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlite_utils import Database
 
-from biliupd.catalog.database import now, stamp, write
+from biliupd.catalog.database import BUSY_SECONDS, now, stamp, write
 from biliupd.catalog.states import rows
 from biliupd.errors import PermanentError
 
@@ -127,11 +127,17 @@ def sessions(db: Database, user_ids: Sequence[int] | None = None) -> list[Sessio
 
 
 def seen(db: Database, id: int, address: str, valid: timedelta) -> None:
-    """A session is used, and so valid for that long from now."""
+    """A session is used, and so valid for that long from now. Raises TemporaryError at once when the catalog is busy:
+    it is looked at, too, to see why.
+    """
     at = datetime.now(UTC)
-    with write(db):
-        db.execute("update sessions set seen_at = ?, expires_at = ?, address = ? where id = ?",
-                   [stamp(at), stamp(at + valid), address, id])  # fmt: skip
+    db.execute("pragma busy_timeout = 0")
+    try:
+        with write(db):
+            db.execute("update sessions set seen_at = ?, expires_at = ?, address = ? where id = ?",
+                       [stamp(at), stamp(at + valid), address, id])  # fmt: skip
+    finally:
+        db.execute(f"pragma busy_timeout = {BUSY_SECONDS * 1000:.0f}")
 
 
 def end_session(db: Database, id: int, user_id: int | None = None) -> bool:

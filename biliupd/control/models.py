@@ -212,7 +212,7 @@ class Streamer(BaseModel):
 class NewStreamer(Given):
     """`name` may be left out: then the address gives it. Paths and hooks cannot be set over HTTP."""
 
-    url: str = Field(min_length=1, max_length=2000, examples=["https://www.twitch.tv/example"])
+    url: Annotated[str, Plain, Field(min_length=1, max_length=2000, examples=["https://www.twitch.tv/example"])]
     name: str | None = Field(None, min_length=1, max_length=80, examples=["example"])
     check_interval: float | None = Field(None, ge=1, le=86400, description="Empty: live.check_interval")
     auto_upload: bool = True
@@ -225,7 +225,7 @@ class NewStreamer(Given):
 class StreamerChange(Given):
     """What is left out stays. The name stays always: it names the folder."""
 
-    url: str | None = Field(None, min_length=1, max_length=2000)
+    url: Annotated[str, Plain, Field(min_length=1, max_length=2000)] | None = None
     check_interval: float | None = Field(None, ge=1, le=86400)
     auto_upload: bool | None = None
     submit_at: Literal["end", "first_part"] | None = None

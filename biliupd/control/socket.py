@@ -24,6 +24,7 @@ from biliupd.errors import BiliupdError
 
 BAD_MESSAGE, ELSEWHERE = 4400, 4403
 FIRST_SECONDS = 10.0  #: until a client says what it wants
+PAUSE_SECONDS = 0.1  #: until the next wish of a client is read: each has everything looked up
 CLOSE_SECONDS = 1.0  #: to tell a client why it is dropped
 
 router = APIRouter()
@@ -107,6 +108,7 @@ async def _listen(websocket: WebSocket, hub: Hub, client: Client, asker: Asker, 
             await hub.join(client, wish.topics, Seen(wish.seq, wish.log, wish.epoch))
         except BiliupdError as error:
             raise _End(TOO_SLOW) from error  # come back: the catalog is busy
+        await asyncio.sleep(PAUSE_SECONDS)
 
 
 async def _send(websocket: WebSocket, client: Client) -> None:

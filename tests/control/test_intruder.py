@@ -2,8 +2,9 @@
 
 import socket
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pytest
 import requests
@@ -16,7 +17,7 @@ from websockets.sync.client import connect
 
 from biliupd.catalog import users
 from biliupd.catalog.database import write
-from biliupd.control import connections, files, server, web
+from biliupd.control import connections, files, hub, server, web
 from biliupd.control.models import Refusal
 from biliupd.errors import TemporaryError
 
@@ -167,6 +168,47 @@ def test_a_catalog_that_cannot_be_read_sends_a_websocket_away_to_come_back(share
             client.recv(5)
         assert client.close_code == 1013
     assert said() == []
+
+
+def test_a_session_that_was_not_used_for_long_waits_for_no_write_lock(stage):
+    session = stage.session("viewer")
+    with write(stage.catalog.db):
+        stage.catalog.db.execute("update sessions set seen_at = '2020-01-01T00:00:00.000+00:00'")
+    stage.catalog.db.execute("begin immediate")
+    try:
+        began = time.monotonic()
+        assert session.get(f"{stage.url}/api/status", timeout=20).status_code == 200
+        assert time.monotonic() - began < 5
+    finally:
+        stage.catalog.db.conn.rollback()
+    stage.control.auth.forget()
+    assert session.get(f"{stage.url}/api/me", timeout=5).status_code == 200
+    assert all(one["seen_at"] > "2021" for one in users.sessions(stage.catalog.db)), "it is written down the next time"
+
+
+def test_who_wishes_for_something_else_all_the_time_is_looked_up_a_few_times_a_second(shared, monkeypatch):
+    asked = []
+    real = hub.Hub._snapshots
+    monkeypatch.setattr(hub.Hub, "_snapshots", lambda *given: asked.append(1) or real(*given))
+    headers = {"Authorization": f"Bearer {shared.token('viewer')}"}
+    with connect(f"{shared.url.replace('http', 'ws')}/api/ws", additional_headers=headers) as client:
+        for _ in range(200):
+            client.send('{"topics": []}')
+            client.send('{"topics": ["videos"]}')
+        until = time.monotonic() + 0.6
+        with suppress(TimeoutError):
+            while (left := until - time.monotonic()) > 0:
+                client.recv(left)
+    assert 1 < len(asked) < 20
+
+
+@pytest.mark.parametrize("url", ["http://a\r\nb.com/x.flv", "rtsp://127.0.0.1:6379/\r\nSET a b\r\n", "https://x/\0.flv"])
+def test_no_line_gets_into_what_is_said_to_other_hosts_by_an_address(shared, url):
+    session = shared.bearer("operator")
+    for method, path, body in (("POST", "streamers", {"url": url}), ("PATCH", "streamers/1", {"url": url})):
+        answer = session.request(method, f"{shared.url}/api/{path}", json=body, timeout=5)
+        assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "body.url")
+    assert shared.house.asked == []
 
 
 def test_what_anybody_may_ask_for_is_made_once(shared, monkeypatch):
