@@ -15,8 +15,11 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from uvicorn.server import ServerState
 from websockets.http11 import Request
 
+from biliupd.control.throttle import network
+
 CONNECTIONS = 500  #: beyond, HTTP 503
 SPARE = 50  #: so many more connections are told that there are too many; the next are just cut
+MOST_OF_ONE = 300  #: of one address, so that one alone keeps nobody out; those behind a proxy are one
 HEAD_SECONDS = 20.0  #: in which a request's head has to be there
 STALLED_SECONDS = 300.0  #: a client that takes nothing for so long is gone; a paused player asks anew for the rest
 
@@ -29,9 +32,11 @@ class _Patience(asyncio.Protocol):
     """Cuts a client that takes nothing for STALLED_SECONDS."""
 
     _stalled: asyncio.TimerHandle | None = None
+    network = ""  #: from where
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.network = network((transport.get_extra_info("peername") or ("",))[0])
         self._cut = transport.abort
         transport.set_write_buffer_limits(1)  # with 0, asyncio never lets TLS go on
 
@@ -74,6 +79,8 @@ class Http(_Patience, H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._greeting.discard(self)
         super().connection_made(transport)
+        if sum(getattr(one, "network", "") == self.network for one in self.connections) > MOST_OF_ONE:
+            transport.abort()
         self._expect_head()
 
     def data_received(self, data: bytes) -> None:

@@ -29,7 +29,7 @@ from biliupd.control.problems import problems
 from biliupd.errors import BiliupdError, TemporaryError
 
 READERS = 16  #: threads that read for clients
-MOST = 200  #: that are sent at the same time: each keeps one open, and so do others in the house
+MOST = 64  #: that are sent at the same time: each keeps one open, and a piece of it in memory
 CHUNK_BYTES = 256 * 1024
 TYPES = {
     ".mp4": "video/mp4", ".m4v": "video/mp4", ".mov": "video/quicktime", ".mkv": "video/x-matroska",

@@ -104,6 +104,32 @@ def test_who_asks_on_and_on_and_never_reads_is_cut(shared, monkeypatch):
     wait_until(lambda: not open_connections(shared), 5)
 
 
+def test_one_address_alone_cannot_take_every_place(shared, monkeypatch):
+    monkeypatch.setattr(connections, "MOST_OF_ONE", 5)
+    with ExitStack() as held:
+        for _ in range(5):
+            held.enter_context(connected(shared, b"G"))
+        wait_until(lambda: len(open_connections(shared)) == 5)
+        with pytest.raises(requests.ConnectionError):
+            requests.get(f"{shared.url}/api/health", timeout=5)
+        other = requests.Session()
+        other.mount("http://", From("127.0.0.2"))
+        assert other.get(f"{shared.url}/api/health", timeout=5).status_code == 200
+        other.close()
+    wait_until(lambda: not open_connections(shared), 5)
+
+
+class From(requests.adapters.HTTPAdapter):
+    """From another address of this machine."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        super().__init__()
+
+    def init_poolmanager(self, *given, **more):
+        super().init_poolmanager(*given, source_address=(self.address, 0), **more)
+
+
 @pytest.fixture
 def film(stage):
     """A film that takes long to send, and who may see it."""
@@ -199,7 +225,8 @@ def test_who_wishes_for_something_else_all_the_time_is_looked_up_a_few_times_a_s
         with suppress(TimeoutError):
             while (left := until - time.monotonic()) > 0:
                 client.recv(left)
-    assert 1 < len(asked) < 20
+        assert 1 < len(asked) < 20
+        client.socket.shutdown(socket.SHUT_RDWR)  # what is still to be read is not waited for
 
 
 @pytest.mark.parametrize("url", ["http://a\r\nb.com/x.flv", "rtsp://127.0.0.1:6379/\r\nSET a b\r\n", "https://x/\0.flv"])
