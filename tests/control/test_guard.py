@@ -181,7 +181,8 @@ def test_a_websocket_of_another_name_is_refused_before_it_is_one(shared):
 
 
 def test_every_kind_of_problem_is_told():
-    sources = [path.read_text() for path in Path(guard.__file__).parent.glob("*.py")]
+    control = Path(guard.__file__).parent
+    sources = [path.read_text() for path in (*control.glob("*.py"), control.parent / "reception.py")]
     assert {kind for source in sources for kind in re.findall(r'kind="([^"]+)"', source)} == set(KINDS)
 
 
