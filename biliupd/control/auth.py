@@ -223,7 +223,7 @@ def hashed(token: str) -> str:
 
 
 def _address(connection: HTTPConnection) -> str:
-    return connection.client.host if connection.client else ""
+    return _plain(connection.client.host)[:64] if connection.client else ""  # a proxy may pass on anything
 
 
 def _plain(text: str) -> str:

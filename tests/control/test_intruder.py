@@ -238,6 +238,16 @@ def test_no_line_gets_into_what_is_said_to_other_hosts_by_an_address(shared, url
     assert shared.house.asked == []
 
 
+@pytest.mark.parametrize("stage", [{"trusted_proxies": ["127.0.0.1"]}], indirect=True)
+def test_what_a_careless_proxy_passes_on_fills_no_row_and_no_line(stage):
+    stage.user("viewer")
+    body = {"username": "viewer", "password": "viewer-password"}
+    forged = {"X-Forwarded-For": "\x1b[31mred" + "9" * 20_000}
+    assert requests.post(f"{stage.url}/api/login", json=body, headers=forged, timeout=5).status_code == 200
+    (session,) = users.sessions(stage.catalog.db)
+    assert session["address"] == "[31mred" + "9" * 57
+
+
 def test_what_anybody_may_ask_for_is_made_once(shared, monkeypatch):
     url = f"{shared.url}/api/openapi.json"
     first = requests.get(url, timeout=5)
