@@ -10,18 +10,23 @@ from pathlib import Path
 _numbers = itertools.count()
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 20.0, what: str = "") -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 20.0, what: str = "", every: float = 0.02) -> None:
     """Look at `condition` until it holds; fail the test after `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {seconds:g} s: {what or condition}")
-        time.sleep(0.02)
+        time.sleep(every)
 
 
 def another(video: Path, path: Path) -> Path:
-    """A copy of an mp4 that plays the same and has other bytes, of the same number: a box that nobody reads differs."""
+    """A copy of an mp4 that plays the same and has other bytes, of the same number."""
     shutil.copy(video, path)
-    with open(path, "ab") as file:
-        file.write((24).to_bytes(4, "big") + b"free" + f"{os.getpid()}-{next(_numbers)}".encode().ljust(16, b"."))
+    set_apart(path)
     return path
+
+
+def set_apart(video: Path) -> None:
+    """Let an mp4 end in a box that nobody reads, and that no other file has."""
+    with open(video, "ab") as file:
+        file.write((24).to_bytes(4, "big") + b"free" + f"{os.getpid()}-{next(_numbers)}".encode().ljust(16, b"."))

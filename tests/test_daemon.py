@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from support import wait_until
 from world import World, make_video
 
 from biliupd.catalog.database import connect
@@ -298,7 +299,7 @@ def test_a_file_that_is_still_being_written_is_not_taken(world):
         world.path.write_text(next(turns))
         return time.monotonic() > until
 
-    world.wait(save, 10)
+    wait_until(save, 10)
     assert "0 streamers" not in world.log()
     assert world.recorders() == [recorder]
 

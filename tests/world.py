@@ -7,14 +7,15 @@ import re
 import signal
 import subprocess
 import sys
-import uuid
+import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import requests
 import yaml
 from sqlite_utils import Database
-from support import wait_until
+from support import set_apart, wait_until
 
 from biliupd.catalog.database import connect
 from biliupd.record.broadcast import alive, read
@@ -25,14 +26,25 @@ PASSWORD = "correct horse battery"
 
 
 def make_video(path: Path, seconds: float = 3, *, size: str = "320x180") -> Path:
-    """A real video with sound, made by ffmpeg; no two are of the same content."""
-    subprocess.run(
-        ["ffmpeg", "-v", "error", "-y", "-f", "lavfi", "-i", f"testsrc2=size={size}:rate=25:duration={seconds}",
-         "-f", "lavfi", "-i", f"sine=duration={seconds}", "-c:v", "libx264", "-preset", "ultrafast", "-g", "25",
-         "-c:a", "aac", "-metadata", f"comment={uuid.uuid4()}", str(path)],
-        check=True, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+    """A real video with sound; no two mp4 are of the same content."""
+    path.write_bytes(_encoded(path.suffix, seconds, size))
+    if path.suffix == ".mp4":
+        set_apart(path)
     return path
+
+
+@cache
+def _encoded(suffix: str, seconds: float, size: str) -> bytes:
+    """By ffmpeg, once in each process."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / f"video{suffix}"
+        subprocess.run(
+            ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", f"testsrc2=size={size}:rate=25:duration={seconds}",
+             "-f", "lavfi", "-i", f"sine=duration={seconds}", "-c:v", "libx264", "-preset", "ultrafast", "-g", "25",
+             "-c:a", "aac", str(path)],
+            check=True, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        return path.read_bytes()
 
 
 class World:
@@ -107,7 +119,7 @@ class World:
     def wait(self, condition: Any, seconds: float = 60, what: str = "") -> None:
         """Wait; when that fails, or the daemon dies meanwhile, say what its log says."""
         try:
-            wait_until(lambda: condition() or self._dead(), seconds, what)
+            wait_until(lambda: condition() or self._dead(), seconds, what, every=0.05)  # each look opens the catalog
             assert condition() or not self._dead(), "the daemon died"
         except AssertionError as error:
             tail = "\n".join(self.log().splitlines()[-40:])
