@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from Crypto.Cipher import AES
-
 from biliupd.errors import TemporaryError
 
 FEED_BYTES = 1 << 20
@@ -67,13 +65,19 @@ def reading(feed: Feed) -> Iterator[Callable[[int, int], bytes]]:
         iv = os.pread(file, BLOCK_BYTES, start - BLOCK_BYTES) if first else feed.iv
         raw = os.pread(file, (past - first) * BLOCK_BYTES, start)
         raw = raw[:len(raw) // BLOCK_BYTES * BLOCK_BYTES]
-        plain: bytes = AES.new(feed.key, AES.MODE_CBC, iv=iv).decrypt(raw)
-        return plain[at % BLOCK_BYTES:][:count]
+        return _decryptor(feed.key, iv)(raw)[at % BLOCK_BYTES:][:count]
 
     try:
         yield read
     finally:
         os.close(file)
+
+
+def _decryptor(key: bytes, iv: bytes) -> Callable[[bytes], bytes]:
+    from Crypto.Cipher import AES  # for those streams that need it: else it costs every start of the daemon
+
+    decrypt: Callable[[bytes], bytes] = AES.new(key, AES.MODE_CBC, iv=iv).decrypt
+    return decrypt
 
 
 class Feeder:
@@ -119,7 +123,7 @@ class Feeder:
         if feed is None:
             return False
         self._path, self._left_bytes = feed.path, feed.size_bytes
-        self._decrypt = AES.new(feed.key, AES.MODE_CBC, iv=feed.iv).decrypt if feed.key else None
+        self._decrypt = _decryptor(feed.key, feed.iv) if feed.key else None
         self._file = open_file(feed.path)
         os.lseek(self._file, feed.offset_bytes, os.SEEK_SET)
         return True

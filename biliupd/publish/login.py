@@ -19,8 +19,6 @@ from typing import Any, NoReturn, TypeGuard
 from urllib.parse import parse_qs, urlsplit
 
 import requests
-from Crypto.Cipher import PKCS1_v1_5
-from Crypto.PublicKey import RSA
 from loguru import logger
 
 from biliupd.config import PublishConfig
@@ -376,6 +374,9 @@ def _geetest(address: str) -> Geetest:
 
 def _sealed(passport: _Passport, password: str) -> str:
     """The password as it travels: Bilibili's hash and it, encrypted for Bilibili."""
+    from Crypto.Cipher import PKCS1_v1_5  # for a password alone: else it costs every start of the daemon
+    from Crypto.PublicKey import RSA
+
     given = passport.ask("GET", "/x/passport-login/web/key", what="key for the password").fine()
     try:
         key = RSA.import_key(_text(given, "key"))

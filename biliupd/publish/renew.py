@@ -15,9 +15,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import requests
-from Crypto.Cipher import PKCS1_OAEP
-from Crypto.Hash import SHA256
-from Crypto.PublicKey import RSA
 from loguru import logger
 
 from biliupd.config import PublishConfig
@@ -269,6 +266,10 @@ def _renew_web(member: Member, save: Callable[[Credential], None]) -> Credential
 
 def _refresh_csrf(member: Member, moment: int) -> str:
     """The word that www.bilibili.com gives for the moment of the renewal (Unix time in milliseconds)."""
+    from Crypto.Cipher import PKCS1_OAEP  # once in weeks: else it costs every start of the daemon
+    from Crypto.Hash import SHA256
+    from Crypto.PublicKey import RSA
+
     sealed = PKCS1_OAEP.new(RSA.import_key(CORRESPOND_KEY), SHA256).encrypt(f"refresh_{moment}".encode()).hex()
     response = member.send("GET", f"{www(member.publish)}/correspond/1/{sealed}", what="renewal")
     found = _REFRESH_CSRF.search(response.text)
