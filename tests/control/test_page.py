@@ -17,9 +17,26 @@ from biliupd.control.models import Preview
 
 WIDE, PHONE = (1440, 900), (390, 844)
 PAGES = ("now", "streamers", "library", "publishing", "accounts", "log", "settings")
-ANSWERS = re.compile(r"Failed to load resource.*(status of (401|409|422)|ERR_INTERNET_DISCONNECTED)")  #: no faults
+ANSWERS = re.compile(r"Failed to load resource.*(status of (401|403|409|422)|ERR_INTERNET_DISCONNECTED)")  #: no faults
 PATIENCE_MS = 20_000
 CHANGING = re.compile(r"start|stop|pause\b|add|edit|remove|folders now|try again|log in|used again|^publish$|pin", re.I)
+
+#: sentences of the daemon, and how the Chinese page says them
+DAEMON = {
+    "it is being recorded": "正在录制",
+    "offline: it is recorded when it goes live": "未开播，开播后自动录制",
+    "unknown (the site answers 502): it is recorded when it goes live":
+        "状态未知（the site answers 502），开播后自动录制",
+    "葵 is live and waits: 3 of 3 recordings run, its priority is -5":
+        "葵 已开播，正在等待：已有 3 个在录，其优先级为 -5",
+    "not published: auto_upload is off for 葵": "未投稿：葵 未开启自动投稿",
+    "/srv: 9.00 GiB are free, and what is being recorded fills that by 23:40 (all but the 5.00 GiB that stay free)":
+        "/srv：可用 9.00 GiB，预计 23:40 写满（保留 5.00 GiB）",
+    "String should have at least 8 characters": "至少 8 个字符",
+    "Input should be less than or equal to 1000": "不能大于 1000",
+    "video 3 is not uploaded: it is published already": "无法投稿：已发布",
+    "葵 is set in /etc/config.yaml, line 12": "葵 写在 /etc/config.yaml 第 12 行",
+}  # fmt: skip
 
 expect.set_options(timeout=PATIENCE_MS)
 
@@ -122,10 +139,13 @@ def test_a_wrong_password_is_told_and_the_right_one_opens_the_page_and_the_way_o
 
 def test_the_first_user_is_made_with_the_code_of_the_log(visit_at, stage):
     page = visit_at(stage, "setup", role="")
-    page.fill("[name=code]", stage.control.auth.setup_code)
+    page.fill("[name=code]", "not the code")
     page.fill("[name=username]", "ann")
     page.fill("[name=password]", "correct horse battery")
     page.click("button[type=submit]")
+    expect(page.locator("[name=code]")).to_be_focused()
+    page.fill("[name=code]", stage.control.auth.setup_code)
+    page.click("button[type=submit]")  # what was right is still there
     expect(page.get_by_role("heading", level=1)).to_have_text("Now")
     expect(page.get_by_text("No streamers yet")).to_be_visible()
     for place, said in {"streamers": "No streamers yet", "library": "Nothing here yet", "publishing": "Nothing to pub",
@@ -150,7 +170,7 @@ def test_a_session_that_is_ended_elsewhere_leads_back_to_the_login(visit, sample
 def test_every_page_shows_what_there_is(visit):
     page = visit("now")
     seen = {
-        "now": ("2 are being recorded", "1 gap", "100 %, no gap", "Full in", "skipped tonight", "the login has ended"),
+        "now": ("2 are being recorded", "1 gap", "100%, no gap", "Full in", "skipped tonight", "the login has ended"),
         "streamers": ("Aoi Ch. 葵", "config.yaml, line 31", "for members of the channel", "Live, skipped"),
         "library": ('Drawing commissions <live> & "quotes"', "Held", "Merging", "12"),
         "publishing": ("the cover was refused", "BV1", "审核中", "1 part"),
@@ -268,6 +288,9 @@ def test_a_connection_that_is_cut_comes_back_and_misses_nothing(visit_at, sample
     cut.set()
     routes[0].close(code=1001)
     expect(page.locator(".banner")).to_contain_text("comes back by itself")
+    go(page, "now")
+    expect(page.locator(".verdict")).to_contain_text("nobody knows")  # and not that all is well
+    go(page, "accounts")
     records.account(db, "second", "ok", "while nobody listened", uname="another name")
     cut.clear()
     expect(page.locator("main")).to_contain_text("another name")
@@ -300,6 +323,40 @@ def test_the_log_stands_still_while_the_reader_has_scrolled_up(visit, sampled):
     expect(page.locator(".resume")).to_have_count(0)
 
 
+def put(page: Page, figures: str) -> None:
+    """Into the store of the page, as the websocket would."""
+    page.evaluate("""async figures => {
+        const main = document.querySelector("script[type=module]").src;
+        const { figures: take, store } = await import(new URL("store.js", main));
+        const last = [...store.tasks.values()].find(task => task.streamer === "nightowl");
+        take({ tasks: { [last.id]: { ...last.figures, ...JSON.parse(figures) } } });
+    }""", figures)  # fmt: skip
+
+
+def test_a_recording_that_gets_nothing_is_told_first_and_a_gap_is_explained_while_it_runs(visit):
+    page = visit("now")
+    cards = page.locator(".cards > li")
+    expect(cards.first).to_contain_text("nightowl")
+    put(page, '{"bitrate": 0, "lost_seconds": 12}')
+    expect(page.locator(".verdict")).to_contain_text("1 of 2 recordings gets nothing right now")
+    expect(cards.first).to_contain_text("Nothing comes right now")
+    page.get_by_role("button", name="1 gap").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.locator(".chip")).to_contain_text("1 gap, 12 sec")  # those of the recorder, not of the catalog
+    put(page, '{"bitrate": 5e6, "gaps": 5, "lost_seconds": 80}')
+    expect(dialog.locator(".chip")).to_contain_text("5 gaps, 1 min 20 sec")
+    dialog.get_by_role("link", name="Open the log").click()
+    expect(dialog).to_have_count(0)
+    expect(page.get_by_label("Streamer")).to_have_value("nightowl")
+
+
+def test_a_clock_of_the_browser_that_is_hours_ahead_makes_no_moment_wrong(visit):
+    page = visit("now")
+    page.add_init_script("const right = Date.now; Date.now = () => right() + 7.2e6;")
+    page.reload()
+    expect(page.locator(".cards .elapsed").last).to_have_text(re.compile(r"^5\d:\d\d$"))
+
+
 # -- what is done
 
 
@@ -310,7 +367,7 @@ def test_a_streamer_is_added_after_its_address_was_put_right_started_stopped_and
     expect(dialog.get_by_label("Address of the room")).to_be_focused()
     page.keyboard.press("Enter")
     expect(dialog).to_contain_text("This is needed")
-    page.keyboard.type("https://www.twitch.tv/newcomer")
+    page.keyboard.type("【a title】 https://www.twitch.tv/newcomer and what an app writes beside it")
     dialog.get_by_label("Priority").fill("5000")
     page.keyboard.press("Enter")
     expect(dialog.locator(".wrong")).to_contain_text("1000")
@@ -352,6 +409,11 @@ def test_what_is_held_is_tried_again_and_what_would_be_sent_is_looked_at_first(v
     expect(page.get_by_role("dialog")).to_have_count(1)
     page.keyboard.press("Escape")
     expect(panel).to_have_count(0)
+    go(page, f"publishing/{number}")
+    panel.get_by_role("button", name="Preview").click()
+    expect(preview).to_contain_text("Reprint")
+    page.go_back()  # closes what lies above the page, too
+    expect(page.get_by_role("dialog")).to_have_count(0)
     page.get_by_role("button", name=re.compile("^Held")).click()
     held = page.locator(".submission")
     expect(held).to_have_count(1)
@@ -449,6 +511,13 @@ def test_language_and_theme_are_the_browsers_until_they_are_chosen_and_then_reme
     assert page.evaluate("[document.documentElement.lang, document.documentElement.dataset.theme]") == ["zh-CN", "dark"]
     go(page, "settings")
     expect(page.locator("main")).to_contain_text("每个主播一个文件夹")
+    said = page.evaluate("""async sentences => {
+        const { told } = await import(new URL("i18n.js", document.querySelector("script[type=module]").src));
+        told("the list comes");
+        await new Promise(done => setTimeout(done, 300));
+        return sentences.map(told);
+    }""", [*DAEMON, "a sentence that nobody knows"])  # fmt: skip
+    assert said == [*DAEMON.values(), "a sentence that nobody knows"]
     page.click(".who")
     page.get_by_role("button", name="English").click()
     page.get_by_role("button", name="Light").click()
@@ -497,21 +566,20 @@ def test_everything_is_reached_by_keyboard_and_focus_goes_back_where_it_was(visi
     expect(page.locator(".who")).to_be_focused()
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_axe_finds_nothing_on_any_page_in_any_width(visit, sampled, theme):
+def test_axe_finds_nothing_on_any_page_in_any_width(visit, sampled):
     found: list[str] = []
     script = Axe().axe_script
-    rules = "" if theme == "light" else ", runOnly: ['color-contrast']"  # the others do not look at colours
+    contrast = "runOnly: ['color-contrast'],"
 
-    def look(page: Page, place: str) -> None:
-        options = f"{{ resultTypes: ['violations'], preload: false{rules} }}"
+    def look(page: Page, place: str, only: str = "") -> None:
+        options = f"{{ resultTypes: ['violations'], {only} preload: false }}"
         told = page.evaluate(f"axe.run(document, {options}).then(all => all.violations)")
         found.extend(f"{place}: {one['id']} {one['nodes'][0]['html'][:200]}" for one in told)
 
-    page = visit(theme=theme, role="")
+    page = visit(role="")
     page.evaluate(script)
     look(page, "login")
-    page = visit("now", theme=theme)
+    page = visit("now")
     page.evaluate(script)
     for size in (WIDE, PHONE):
         page.set_viewport_size({"width": size[0], "height": size[1]})
@@ -522,6 +590,10 @@ def test_axe_finds_nothing_on_any_page_in_any_width(visit, sampled, theme):
             look(page, f"{place} {size[0]}")
             wider = page.evaluate("document.documentElement.scrollWidth - innerWidth")
             assert wider <= 0, f"{place} is wider than its window of {size[0]} by {wider}"
+            if size == PHONE and place in ("now", "publishing", "accounts", "library/video/3"):
+                page.emulate_media(color_scheme="dark")  # other values of the same names: what has all of them tells
+                look(page, f"{place} in the dark", contrast)
+                page.emulate_media(color_scheme="light")
     page.keyboard.press("Escape")
     page.click(".who")
     look(page, "menu")

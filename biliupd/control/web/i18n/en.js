@@ -15,7 +15,7 @@ export const en = {
   nothing: "Nothing found",
   untitled: "Untitled",
   time: { now: "just now" },
-  whole: "100 %, no gap",
+  whole: "100%, no gap",
   gaps: { one: "{share}, {gaps} gap, {span} lost", other: "{share}, {gaps} gaps, {span} lost" },
   again_at: "next try {when}",
   do: {
@@ -87,11 +87,15 @@ export const en = {
     salvaged: "Made whole after its recorder was killed",
   },
   now: {
-    verdict: "How it goes", live: "Live", needs: "Needs you", notes: "Worth knowing",
+    verdict: "How it goes", live: "Being recorded", needs: "Needs you", notes: "Worth knowing",
     all: { one: "The room that is live is being recorded.", other: "All {count} rooms that are live are being recorded." },
     some: { one: "{count} room that is live waits; {running} are being recorded.", other: "{count} rooms that are live wait; {running} are being recorded." },
     none_waits: { one: "{count} room is live and waits to be recorded.", other: "{count} rooms are live and wait to be recorded." },
-    quiet: "Nobody is live right now.", watching: { one: "{count} room is being watched.", other: "{count} rooms are being watched." },
+    silent: { one: "{count} of {running} recordings gets nothing right now.", other: "{count} of {running} recordings get nothing right now." },
+    left: { one: "{count} room is live and not being recorded yet.", other: "{count} rooms are live and not being recorded yet." },
+    being: { one: "{count} room is being recorded; what you skipped is not.", other: "{count} rooms are being recorded; what you skipped is not." },
+    nothing_comes: "Nothing comes right now", old: "The connection is lost: nobody knows.", as_of: "Everything below is as it was at {time}.",
+    quiet: "Nobody is live right now.", quiet_skipped: "Nobody is live but whom you skipped.", watching: { one: "{count} room is being watched.", other: "{count} rooms are being watched." },
     whole: "Nothing is lost.", lost: { one: "{span} lost in {gaps} gap.", other: "{span} lost in {gaps} gaps." },
     rate: "All together", disk_left: "Disk full in", disk_free: "Disk free", show_all: "Show all {n}", show_less: "Show less", uploading: "Uploads", nobody: "Nobody is live",
     nobody_text: "A recording begins by itself as soon as somebody is.",
@@ -130,7 +134,7 @@ export const en = {
     pinned: "Pinned: never deleted", pages: "Pages", range: "{first}–{last} of {total}", sync: "Look through all folders now", synced: "All folders are being looked through", before: "Page before", after: "Next page",
   },
   video: {
-    title: "Video", since: "for {span}", removed: "The file was removed {when}, as it is published.", publish: "Publish",
+    title: "Video", removed: "The file was removed {when}, as it is published.", publish: "Publish",
     asked: "It will be published", pin: "Pin", unpin: "Unpin", pin_text: "A pinned file is never deleted",
     preview: "Preview", download: "Download", submission: "Submission", streamer: "Streamer", dropped: "Dropped file",
     length: "Length", size: "Size", picture: "Picture", codecs: "Codecs", bitrate: "Bitrate", created: "Came",
@@ -144,6 +148,7 @@ export const en = {
     title: "The broadcast", bar: { one: "{count} loss, {span}", other: "{count} losses, {span}" }, runs: "still running",
     live: "Live", recorded: "Recorded", lost: "Lost", files: "Files", rows: { one: "{count} entry", other: "{count} entries" },
     when: "When", what: "What", long: "How long", where: "Where", between: "between files",
+    later: "Where and why is told when the recording has ended; until then the log knows.", log: "Open the log",
   },
   publishing: {
     none: "Nothing to publish yet", none_text: "When a broadcast is over or a file is put into a drop folder, its submission appears here.",

@@ -75,9 +75,12 @@ export const zh = {
     "gap-split": "缺失之后的新文件", "variant-change": "新文件：清晰度变化", fragment: "过短：片段", salvaged: "录制进程被杀后已补全",
   },
   now: {
-    verdict: "总体情况", live: "直播中", needs: "需要处理", notes: "提示",
+    verdict: "总体情况", live: "正在录制", needs: "需要处理", notes: "提示",
     all: { other: "{count} 个直播间全部在录。" }, some: { other: "{count} 个开播的直播间在等待，{running} 个正在录制。" },
-    none_waits: { other: "{count} 个直播间已开播，正在等待录制。" }, quiet: "目前无人开播。", watching: { other: "正在关注 {count} 个直播间。" },
+    none_waits: { other: "{count} 个直播间已开播，正在等待录制。" }, quiet: "目前无人开播。", quiet_skipped: "除已跳过的直播间外，无人开播。",
+    silent: { other: "{running} 个录制中有 {count} 个断流，目前没有数据。" }, left: { other: "{count} 个直播间已开播，尚未开始录制。" },
+    being: { other: "{count} 个直播间正在录制，另有已跳过的直播间。" }, nothing_comes: "断流：没有数据", old: "连接已断开，当前情况未知。",
+    as_of: "以下为 {time} 时的情况。", watching: { other: "正在关注 {count} 个直播间。" },
     whole: "没有任何缺失。", lost: { other: "缺失 {gaps} 处，共 {span}。" }, rate: "总码率", disk_left: "磁盘写满", disk_free: "磁盘可用", show_all: "显示全部 {n} 项", show_less: "收起", uploading: "上传",
     nobody: "无人开播", nobody_text: "一旦开播便自动录制。", account: "账号 {name}：{state}", held_video: "待处理：{title}",
     held_submission: "未能投稿：{title}", more_held: { other: "共 {count} 项待处理" }, elapsed: "已录", stop: "停止录制 {name}",
@@ -106,7 +109,7 @@ export const zh = {
     sync: "立即扫描所有文件夹", synced: "正在扫描所有文件夹", before: "上一页", after: "下一页",
   },
   video: {
-    title: "视频", since: "已 {span}", removed: "已发布，文件已于 {when} 移除。", publish: "投稿", asked: "将会投稿", pin: "固定", unpin: "取消固定",
+    title: "视频", removed: "已发布，文件已于 {when} 移除。", publish: "投稿", asked: "将会投稿", pin: "固定", unpin: "取消固定",
     pin_text: "固定的文件永不删除", preview: "预览投稿", download: "下载", submission: "稿件", streamer: "主播", dropped: "投放的文件",
     length: "时长", size: "大小", picture: "画面", codecs: "编码", bitrate: "码率", created: "入库", uploaded: "上传", attempts: "尝试次数",
     file: "文件", left_out: "合并时略去的部分",
@@ -118,6 +121,7 @@ export const zh = {
   ledger: {
     title: "本场直播", bar: { other: "缺失 {count} 处，共 {span}" }, runs: "仍在进行", live: "直播", recorded: "已录", lost: "缺失",
     files: "文件", rows: { other: "{count} 条记录" }, when: "时间", what: "事件", long: "时长", where: "位置", between: "文件之间",
+    later: "缺失的位置和原因在录制结束后列出，此前可查看日志。", log: "打开日志",
   },
   publishing: {
     none: "还没有稿件", none_text: "直播结束，或把文件放入投稿文件夹后，稿件会出现在这里。", filter: "筛选", all: "全部", work: "进行中",

@@ -1,5 +1,7 @@
 /** Requests to the API of biliupd. An answer that is an error becomes an `ApiError` that says so in words. */
 
+import { setClock } from "./format.js";
+
 const PATIENCE_MS = 60_000;
 
 /** A problem (RFC 9457): `fields` maps a field of the body to what is wrong with it. */
@@ -44,6 +46,7 @@ export async function ask(method, path, { query, body, signal } = {}) {
     if (signal?.aborted) throw error;
     throw new ApiError(0, { title: "unreachable" });
   }
+  setClock(answer.headers.get("date"));
   const json = answer.headers.get("content-type")?.includes("json");
   const content = json ? await answer.json().catch(() => null) : null;
   if (answer.ok) return content;

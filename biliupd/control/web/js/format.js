@@ -3,6 +3,17 @@
 import { locale, t } from "./i18n.js";
 
 const made = new Map();
+let ahead = 0; // of the reader's clock, which may be wrong by hours, is the daemon's by so many milliseconds
+const SAME_CLOCK_MS = 5000; // what an answer's way may take, and its date is of whole seconds
+
+/** What the daemon says the time is. */
+export function setClock(date) {
+  const off = Date.parse(date) - Date.now();
+  if (!Number.isNaN(off)) ahead = Math.abs(off) > SAME_CLOCK_MS ? off : 0;
+}
+
+/** Now, by the daemon's clock: its moments are compared with this. */
+export const present = () => Date.now() + ahead;
 
 function intl(kind, options) {
   const key = `${locale()} ${kind.name} ${JSON.stringify(options)}`;
@@ -66,7 +77,7 @@ export function span(seconds) {
 }
 
 /** How long a moment is away: 5 minutes ago, in 2 hours. */
-export function ago(at, now = Date.now()) {
+export function ago(at, now = present()) {
   const seconds = (Date.parse(at) - now) / 1000;
   if (Number.isNaN(seconds)) return "";
   const far = Math.abs(seconds);
@@ -79,7 +90,7 @@ export function ago(at, now = Date.now()) {
 }
 
 /** Seconds since a moment. */
-export const since = (at, now = Date.now()) => Math.max(0, (now - Date.parse(at)) / 1000);
+export const since = (at, now = present()) => Math.max(0, (now - Date.parse(at)) / 1000);
 
 const date = (at) => when(at, { dateStyle: "medium" });
 

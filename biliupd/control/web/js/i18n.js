@@ -43,6 +43,25 @@ export function setLanguage(wanted) {
 
 document.documentElement.lang = TAGS[language];
 
+let sentences = null; // of the daemon: they come when somebody reads Chinese
+let arrived = () => {};
+
+/** Who is told when there are more words than before. */
+export function whenLearnt(listener) {
+  arrived = listener;
+}
+
+/** A sentence of the daemon in the reader's language, where that is known; else as it came. */
+export function told(text) {
+  if (language !== "zh" || !text) return text;
+  if (!sentences) {
+    sentences = [];
+    import("../i18n/daemon.zh.js").then((module) => ((sentences = module.default), arrived()), () => (sentences = null));
+  }
+  const [pattern, words] = sentences.find(([one]) => one.test(text)) ?? [];
+  return pattern ? text.replace(pattern, words) : text;
+}
+
 function find(words, key) {
   return key.split(".").reduce((found, part) => (Object.hasOwn(Object(found), part) ? found[part] : undefined), words);
 }

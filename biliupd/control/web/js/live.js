@@ -10,7 +10,7 @@ import { get } from "./api.js";
 
 const TOPICS = ["status", "streamers", "tasks", "videos", "submissions", "accounts"];
 const FIRST_PAUSE_MS = 500;
-const LONGEST_PAUSE_MS = 15_000;
+const LONGEST_PAUSE_MS = 6000;
 const SILENCE_MS = 30_000; // then it is asked over HTTP whether anybody is still there
 const LOGGED_OUT = 4401;
 
@@ -108,9 +108,7 @@ function lost(code) {
 }
 
 function link(state) {
-  if (store.store.link === state) return;
-  store.store.link = state;
-  store.redraw();
+  if (store.store.link !== state) store.setLink(state);
 }
 
 /** The network, or the reader, has come or gone. What the browser says of the network holds for others, too. */

@@ -3,11 +3,11 @@
 import { ApiError, get, whenLoggedOut } from "./api.js";
 import { h, render } from "./dom.js";
 import { icon, mark } from "./icons.js";
-import { t } from "./i18n.js";
+import { t, whenLearnt } from "./i18n.js";
 import * as live from "./live.js";
 import { menu } from "./menu.js";
 import { PAGES, go, route, to, whenMoved } from "./router.js";
-import { drawWith, forget, listen, may, redraw, store } from "./store.js";
+import { drawWith, forget, isOld, listen, may, redraw, store } from "./store.js";
 import { announce, closeAll, overlays, problem } from "./ui.js";
 import { accounts } from "../pages/accounts.js";
 import { library } from "../pages/library.js";
@@ -73,7 +73,7 @@ function enter(before, after) {
     more = false;
     scrollTo(0, 0);
     arrived = true;
-  }
+  } else if (before) closeAll(false);
   if (!page || (after.page === "settings" && !may("admin"))) return go(to("now"), true);
   live.wantLog(after.page === "log");
   page.enter?.(after, before?.page !== after.page);
@@ -111,7 +111,7 @@ function view() {
   document.title = `${title} · biliupd`;
   return h(
     "div",
-    { class: "frame" },
+    { class: `frame ${isOld() ? "old" : ""}` },
     h("a", { class: "skip", href: "#main", onClick: skip }, t("nav.skip")),
     rail(page),
     h("div", { class: "content" },
@@ -180,10 +180,11 @@ function linkState() {
 }
 
 function banner() {
-  const text = { reconnecting: t("link.lost"), offline: t("link.none") }[store.link];
+  const text = store.link === "offline" ? t("link.none") : isOld() && t("link.lost");
   return h("div", { role: "status", key: "banner" }, text && h("div", { class: "banner" }, icon("offline", 17), text));
 }
 
+whenLearnt(redraw);
 drawWith(() => render(document.getElementById("app"), view()));
 addEventListener("unhandledrejection", (event) => {
   if (event.reason instanceof ApiError) event.preventDefault(); // whoever asked has shown it, or has gone

@@ -2,8 +2,8 @@
 
 import { ask, post } from "./api.js";
 import { h } from "./dom.js";
-import { ago, moment } from "./format.js";
-import { t, word } from "./i18n.js";
+import { ago, moment, present } from "./format.js";
+import { t, told, word } from "./i18n.js";
 import { redraw, store } from "./store.js";
 import { chip, complain, confirm, tell } from "./ui.js";
 
@@ -27,7 +27,7 @@ export function roomChip(streamer) {
   if (streamer.mode === "paused") return chip("", t("room.paused"));
   if (streamer.status === "live" && streamer.mode === "skipped") return chip("", t("room.skipped"));
   if (streamer.waiting) return chip("warn", t("room.waiting"));
-  return chip(LIVE_TONES[streamer.status] ?? "", word("room", streamer.status), streamer.status_reason);
+  return chip(LIVE_TONES[streamer.status] ?? "", word("room", streamer.status), told(streamer.status_reason));
 }
 
 const ACCOUNT_TONES = { ok: "good", waiting: "bad", cooling: "warn", unknown: "" };
@@ -37,8 +37,8 @@ export const accountChip = (account) => chip(ACCOUNT_TONES[account.state] ?? "",
 
 /** Why a row is where it is: what it waits for, what went wrong, when it is tried again. */
 export function why(row) {
-  const text = row.waits_for || row.last_error;
-  const later = row.retry_at && !row.retry_at.startsWith("9999") && Date.parse(row.retry_at) > Date.now();
+  const text = told(row.waits_for || row.last_error);
+  const later = row.retry_at && !row.retry_at.startsWith("9999") && Date.parse(row.retry_at) > present();
   if (!text && !later) return null;
   return h("p", { class: `why ${row.state === "held" ? "bad" : ""}` }, text,
     later && h("span", { class: "muted", title: moment(row.retry_at) }, `${text ? " · " : ""}${t("again_at", { when: ago(row.retry_at) })}`));
@@ -70,15 +70,15 @@ export async function act(name, does, done) {
 
 /** Start recording a room when it is live. */
 export const start = (streamer) =>
-  act(`streamer ${streamer.id}`, () => post(`/streamers/${streamer.id}/start`), (answer) => answer.detail || t("done.start"));
+  act(`streamer ${streamer.id}`, () => post(`/streamers/${streamer.id}/start`), (answer) => told(answer.detail) || t("done.start"));
 
 /** Stop, or pause, a room; what ends a recording is asked first. */
 export function halt(streamer, how) {
-  const does = () => act(`streamer ${streamer.id}`, () => post(`/streamers/${streamer.id}/${how}`), (answer) => answer.detail || t(`done.${how}`));
+  const does = () => act(`streamer ${streamer.id}`, () => post(`/streamers/${streamer.id}/${how}`), (answer) => told(answer.detail) || t(`done.${how}`));
   if (!streamer.task) return does();
   return confirm({
     title: t(`ask.${how}`, { name: streamer.name }), text: t(`ask.${how}_text`), yes: t(`do.${how}`),
-    act: () => post(`/streamers/${streamer.id}/${how}`).then((answer) => tell(answer.detail || t(`done.${how}`))),
+    act: () => post(`/streamers/${streamer.id}/${how}`).then((answer) => tell(told(answer.detail) || t(`done.${how}`))),
   });
 }
 

@@ -4,6 +4,8 @@
  * The only state that pages share. Rows are kept by their id; `sums` of the page come from these rows.
  */
 
+import { present } from "./format.js";
+
 const LOG_LINES = 2000;
 const SAMPLES = 120;
 const KEYS = { streamers: "id", tasks: "id", videos: "id", submissions: "id", accounts: "name" };
@@ -18,6 +20,8 @@ export const store = {
   setup: false,
   /** connecting, open, reconnecting, or offline */
   link: "connecting",
+  /** Since when what is shown may be old; null: it is as it is now. */
+  lostAt: null,
   status: null,
   /** Topics whose snapshot has come. */
   known: new Set(),
@@ -125,6 +129,22 @@ export function logged(lines) {
 /** Rows of a topic as a list. */
 export function all(topic) {
   return [...store[topic].values()];
+}
+
+const BLINK_MS = 2000; // a connection that is back sooner is no news
+
+/** Whether what is shown is of some time ago. */
+export const isOld = () => store.lostAt !== null && present() - store.lostAt > BLINK_MS;
+
+/** The connection is gone, or back. */
+export function setLink(state) {
+  if (state === "open") store.lostAt = null;
+  else if (store.link === "open") {
+    store.lostAt = present();
+    setTimeout(redraw, BLINK_MS + 50);
+  }
+  store.link = state;
+  redraw();
 }
 
 const RANK = { viewer: 0, operator: 1, admin: 2 };

@@ -3,7 +3,7 @@
 import { h } from "./dom.js";
 import { span } from "./format.js";
 import { icon } from "./icons.js";
-import { has, t } from "./i18n.js";
+import { has, t, told } from "./i18n.js";
 import { redraw } from "./store.js";
 
 /** A button: {icon, label, onClick, kind: "primary" | "danger" | "quiet", busy, small, only (just the icon)}. */
@@ -59,7 +59,7 @@ export function field({ name, label, error, help, input = {}, options }) {
     h("label", { for: id }, label),
     control,
     help && h("p", { class: "help", id: `${id}-help` }, help),
-    error && h("p", { class: "error", id: `${id}-error` }, icon("warn", 15), error),
+    error && h("p", { class: "error", id: `${id}-error` }, icon("warn", 15), told(error)),
   );
 }
 
@@ -85,7 +85,7 @@ export function problem(error, again) {
     { class: "problem", role: "alert" },
     icon("warn"),
     h("div", null, h("strong", null, frame(error)), said(error) && h("p", null, said(error)),
-      error.hint && h("p", { class: "hint" }, error.hint)),
+      error.hint && h("p", { class: "hint" }, told(error.hint))),
     again && button({ label: t("do.again"), icon: "retry", small: true, onClick: again }),
   );
 }
@@ -98,7 +98,7 @@ export function frame(error) {
   return has(key) ? t(key) : t(error.status >= 500 ? "error.500" : "error.other", { status: error.status });
 }
 
-const said = (error) => (error.status === 0 ? "" : error.detail || error.title || (error.status ? "" : error.message));
+const said = (error) => error.status === 0 ? "" : told(error.detail || error.title || (error.status ? "" : error.message));
 
 /** Nothing is here, and why, and what to do. */
 export const empty = (sign, title, text, action) =>
@@ -115,9 +115,10 @@ const open = [];
 let messages = [];
 let number = 0;
 
-/** Open a dialog. `view(close)` returns {title, body, actions, wide, side}; what it needs it keeps itself. */
-export function dialog(view, closed) {
-  const own = { view, key: ++number };
+/** Open a dialog. `view(close)` returns {title, body, actions, wide, side}; what it needs it keeps itself. One that is
+ * `placed` has an address of its own; the others close as soon as somebody goes anywhere. */
+export function dialog(view, closed, placed = false) {
+  const own = { view, placed, key: ++number };
   own.close = () => {
     const place = open.indexOf(own);
     if (place < 0) return;
@@ -130,9 +131,9 @@ export function dialog(view, closed) {
   return own.close;
 }
 
-/** Close what is open, as when somebody goes to another page. */
-export function closeAll() {
-  for (const one of [...open]) one.close();
+/** Close what is open, as when somebody goes to another page; or what has no address of its own. */
+export function closeAll(even = true) {
+  for (const one of [...open]) if (even || !one.placed) one.close();
 }
 
 /** Ask before something is done. */
@@ -183,7 +184,7 @@ function above() {
 }
 
 /** The same of an error. */
-export const complain = (error) => tell([frame(error), said(error), error.hint].filter(Boolean).join(" · "), "bad");
+export const complain = (error) => tell([frame(error), said(error), told(error.hint)].filter(Boolean).join(" · "), "bad");
 
 let quietly = "";
 

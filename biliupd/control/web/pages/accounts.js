@@ -2,9 +2,9 @@
 
 import { get } from "../js/api.js";
 import { h } from "../js/dom.js";
-import { ago, moment } from "../js/format.js";
+import { ago, moment, present } from "../js/format.js";
 import { icon } from "../js/icons.js";
-import { t } from "../js/i18n.js";
+import { t, told } from "../js/i18n.js";
 import { all, may, redraw, store } from "../js/store.js";
 import { accountChip, busy, retry } from "../js/states.js";
 import { button, dialog, empty, figure, problem, skeleton, tell } from "../js/ui.js";
@@ -22,7 +22,7 @@ export const accounts = {
 };
 
 function card(one) {
-  const left = one.expires_at ? (Date.parse(one.expires_at) - Date.now()) / 1000 : null;
+  const left = one.expires_at ? (Date.parse(one.expires_at) - present()) / 1000 : null;
   return h(
     "li",
     { key: one.name, class: "panel card account" },
@@ -31,8 +31,8 @@ function card(one) {
       h("div", { class: "card-title" }, h("h2", null, one.name),
         h("p", { class: "muted" }, one.uname || t("accounts.nobody"), one.mid && h("span", { class: "mono" }, ` UID ${one.mid}`))),
       accountChip(one)),
-    one.reason && h("p", { class: `why ${one.state === "waiting" ? "bad" : ""}` }, one.reason),
-    one.hint && h("p", { class: "small-text muted" }, one.hint),
+    one.reason && h("p", { class: `why ${one.state === "waiting" ? "bad" : ""}` }, told(one.reason)),
+    one.hint && h("p", { class: "small-text muted" }, told(one.hint)),
     h("dl", { class: "figures" },
       figure(t("accounts.valid"), one.expires_at ? moment(one.expires_at) : "–", left === null ? "" : left < 0 ? "bad" : left < SOON_SECONDS ? "warn" : ""),
       figure(t("accounts.checked"), one.checked_at ? ago(one.checked_at) : "–"),

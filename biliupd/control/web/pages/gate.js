@@ -58,7 +58,8 @@ async function submit(event, first, come) {
     [busy, error] = [false, failure];
     if (failure.status === 409 && first) [store.setup, error] = [false, null];
     redraw();
-    form.elements.password.value = "";
-    form.elements.password.focus();
+    const wrong = form.elements[[...failure.fields.keys()][0]] ?? form.elements.password;
+    if (wrong === form.elements.password && failure.status) wrong.value = "";
+    wrong.focus();
   }
 }

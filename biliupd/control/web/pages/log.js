@@ -18,8 +18,9 @@ let stuck = true;
 let frozen = null; // the number of the last line when the reader scrolled up
 
 export const log = {
-  enter(_, fresh) {
+  enter({ query }, fresh) {
     if (fresh) [stuck, frozen] = [true, null];
+    if (query.has("streamer")) [streamer, words, level] = [query.get("streamer"), "", "INFO"];
   },
   view() {
     if (!store.known.has("log")) return skeleton(12, "line");

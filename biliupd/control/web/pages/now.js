@@ -2,17 +2,18 @@
 
 import { sparkline } from "../js/chart.js";
 import { h } from "../js/dom.js";
-import { ago, bitrate, bytes, clock, number, percent, rate, since, span } from "../js/format.js";
+import { ago, bitrate, bytes, clock, number, percent, present, rate, since, span, time } from "../js/format.js";
 import { icon } from "../js/icons.js";
-import { t, word } from "../js/i18n.js";
+import { t, told, word } from "../js/i18n.js";
 import { to } from "../js/router.js";
-import { all, may, redraw, store } from "../js/store.js";
+import { all, isOld, may, redraw, store } from "../js/store.js";
 import { busy, halt, retry, streamerOf } from "../js/states.js";
 import { bar, button, chip, empty, figure, skeleton } from "../js/ui.js";
 import { showLedger } from "./ledger.js";
 
 const LISTED = 5;
 const FOLDED = 4;
+const SILENT_SECONDS = 30;
 const SHORT_OF_DISK_SECONDS = 6 * 3600;
 let clockTimer = 0;
 let unfolded = false;
@@ -29,7 +30,7 @@ export const now = {
     const { status } = store;
     if (!status || !store.known.has("tasks")) return [skeleton(1), skeleton(3, "card")];
     const running = all("tasks").filter((task) => task.status === "recording");
-    running.sort((one, other) => one.started_at.localeCompare(other.started_at));
+    running.sort((one, other) => rank(one) - rank(other) || one.started_at.localeCompare(other.started_at));
     return [
       verdict(status, running),
       needs(status),
@@ -44,15 +45,40 @@ export const now = {
 
 // -- one sentence
 
+const elapsed = (task) => since(task.started_at, isOld() ? store.lostAt : present());
+
+/** Nothing has come for half a minute. */
+const isSilent = ({ figures, ...task }) => Boolean(figures) && figures.bitrate === 0 && elapsed(task) > SILENT_SECONDS;
+
+/** What somebody has to look at comes first. */
+const rank = (task) => isSilent(task) ? 0 : task.figures?.gaps ? 1 : 2;
+
+/** What is said of those that are live, and how bad it is. */
+function sentence(running, waits) {
+  const ids = new Set(running.map((task) => task.streamer_id));
+  const left = all("streamers").filter((one) => one.status === "live" && one.mode === "on" && !ids.has(one.id) && !one.waiting).length;
+  const skipped = all("streamers").filter((one) => one.status === "live" && one.mode === "skipped" && !ids.has(one.id)).length;
+  const silent = running.filter(isSilent).length;
+  const say = (key, n) => t(key, { n, count: number(n), running: number(running.length) });
+  if (silent) return [say("now.silent", silent), "bad"];
+  if (waits) return [say(running.length ? "now.some" : "now.none_waits", waits), "bad"];
+  if (left) return [say("now.left", left), "warn"];
+  if (!running.length) return [t(skipped ? "now.quiet_skipped" : "now.quiet"), "good"];
+  return [say(skipped ? "now.being" : "now.all", running.length), "live"];
+}
+
 function verdict(status, running) {
+  if (isOld()) {
+    return h("section", { class: "verdict", key: "verdict", "aria-label": t("now.verdict") },
+      h("i", { class: "dot big", "aria-hidden": "true" }),
+      h("div", { class: "says" }, h("p", { class: "main" }, t("now.old")), h("p", { class: "rest" }, t("now.as_of", { time: time(store.lostAt) }))));
+  }
   const lost = running.reduce((sum, task) => sum + (task.figures?.lost_seconds ?? 0), 0);
   const gaps = running.reduce((sum, task) => sum + (task.figures?.gaps ?? 0), 0);
   const waits = status.waiting.length;
   const bits = running.reduce((sum, task) => sum + (task.figures?.bitrate ?? 0), 0);
-  const tone = !status.ok || waits ? "bad" : gaps ? "warn" : running.length ? "live" : "good";
-  const main = running.length
-    ? waits ? t("now.some", { n: waits, count: number(waits), running: number(running.length) }) : t("now.all", { n: running.length, count: number(running.length) })
-    : waits ? t("now.none_waits", { n: waits, count: number(waits) }) : t("now.quiet");
+  const [main, how] = sentence(running, waits);
+  const tone = !status.ok ? "bad" : how === "live" && gaps ? "warn" : how;
   const rest = !running.length ? t("now.watching", { n: store.streamers.size, count: number(store.streamers.size) })
     : gaps ? t("now.lost", { n: gaps, gaps: number(gaps), span: span(lost) }) : t("now.whole");
   return h(
@@ -93,16 +119,17 @@ export function needed() {
 
 function needs(status) {
   const { wrong, accounts, submissions, videos, more } = open(status);
+  const queued = new Set(status.waiting.map((one) => `place:${one.streamer}`)); // told above and beside it
   const begun = new Map(status.notices.map((one) => [one.text, one.since]));
   const items = [
-    ...wrong.map((text) => need(text, "warn", "bad", text, begun.has(text) ? ago(begun.get(text)) : "")),
+    ...wrong.map((text) => need(text, "warn", "bad", told(text), begun.has(text) ? ago(begun.get(text)) : "")),
     ...accounts.map((one) => account(one, "bad")),
     ...submissions.map((one) => held("submissions", one, to(`publishing/${one.id}`))),
     ...videos.map((one) => held("videos", one, to(`library/video/${one.id}`))),
   ];
   const notes = [
     ...all("accounts").filter((one) => one.state === "cooling").map((one) => account(one, "warn")),
-    ...status.notices.filter((one) => one.info).map((one) => need(one.text, "info", "", one.text, ago(one.since))),
+    ...status.notices.filter((one) => one.info && !queued.has(one.key)).map((one) => need(one.text, "info", "", told(one.text), ago(one.since))),
   ];
   if (more) items.push(need("more", "film", "bad", t("now.more_held", { n: more, count: number(more) }), "", look("library", { state: "held" })));
   const shown = [...items, ...notes];
@@ -120,7 +147,7 @@ const look = (page, query) => h("a", { class: "button small", href: to(page, que
 
 function account(one, tone) {
   return need(`account ${one.name}`, "accounts", tone, t("now.account", { name: one.name, state: word("account", one.state) }),
-    [one.reason, one.hint].filter(Boolean).join(" · "), look("accounts"));
+    [told(one.reason), told(one.hint)].filter(Boolean).join(" · "), look("accounts"));
 }
 
 function need(key, sign, tone, title, text, action) {
@@ -132,7 +159,7 @@ function held(kind, one, address) {
   const name = `${kind} ${one.id}`;
   return need(name, kind === "videos" ? "film" : "publishing", "bad",
     h("a", { class: "plain", href: address }, t(kind === "videos" ? "now.held_video" : "now.held_submission", { title: one.title })),
-    one.last_error || one.waits_for,
+    told(one.last_error || one.waits_for),
     may("operator") && button({ label: t("do.again"), icon: "retry", small: true, busy: busy(name), onClick: () => retry(kind, one.id) }));
 }
 
@@ -144,26 +171,26 @@ function recording(task) {
   const streamer = store.streamers.get(task.streamer_id) ?? streamerOf(task.streamer);
   const video = all("videos").find((one) => one.broadcast_id === task.broadcast_id && one.thumbnail);
   const slow = figures && figures.speed > 0 && figures.speed < 0.9 && figures.media_seconds > 30;
-  const silent = figures && figures.bitrate === 0 && since(task.started_at) > 30;
+  const silent = isSilent(task);
   return h(
     "li",
     { key: task.id, class: "card panel" },
     h("div", { class: "card-head" },
       h("div", { class: "cover" }, video ? h("img", { src: video.thumbnail, alt: "", loading: "lazy" }) : monogram(task.streamer)),
       h("div", { class: "card-title" },
-        h("h3", null, task.streamer),
-        h("p", { class: "muted two-lines", title: task.title }, task.title || t("untitled"))),
+        h("h3", { class: "two-lines", title: task.streamer, dir: "auto" }, task.streamer),
+        h("p", { class: "muted two-lines", title: task.title, dir: "auto" }, task.title || t("untitled"))),
       h("div", { class: "card-side" },
-        h("time", { class: "elapsed", title: t("now.elapsed") }, clock(since(task.started_at))),
+        h("time", { class: "elapsed", title: t("now.elapsed") }, clock(elapsed(task))),
         streamer && may("operator") && button({
           label: t("now.stop", { name: task.streamer }), icon: "stop", only: true, small: true,
           busy: busy(`streamer ${streamer.id}`), onClick: () => halt({ ...streamer, task }, "stop"),
         }))),
-    h("div", { class: "row-wrap" }, wholeness(figures, task.broadcast_id), figures?.reconnects > 0 &&
+    h("div", { class: "row-wrap" }, silent && chip("bad", t("now.nothing_comes")), wholeness(figures, task.broadcast_id, silent), figures?.reconnects > 0 &&
       h("small", { class: "muted" }, t("now.reconnects", { n: figures.reconnects, count: number(figures.reconnects) }))),
     sparkline(samples, t("now.graph", { rate: bitrate(figures?.bitrate) })),
     h("dl", { class: "figures" },
-      figure(t("now.bitrate"), bitrate(figures?.bitrate), silent ? "bad" : ""),
+      figure(t("now.bitrate"), figures?.bitrate || silent ? bitrate(figures.bitrate) : "–", silent ? "bad" : ""),
       figure(t("now.size"), bytes(figures?.bytes)),
       figure(t("now.speed"), figures?.speed ? `${number(figures.speed, 2)}×` : "–", slow ? "warn" : ""),
       figure(t("now.length"), clock(figures?.media_seconds))),
@@ -171,9 +198,9 @@ function recording(task) {
 }
 
 /** How whole a recording is; without a gap it is a reward. */
-function wholeness(figures, broadcast) {
+function wholeness(figures, broadcast, silent) {
   if (!figures) return chip("", t("now.starting"));
-  if (!figures.gaps) return chip("live", t("whole"));
+  if (!figures.gaps) return chip(silent ? "" : "live", t("whole"));
   const share = Math.min(0.999, figures.media_seconds / (figures.media_seconds + figures.lost_seconds || 1));
   const text = t("gaps", { n: figures.gaps, gaps: number(figures.gaps), share: percent(share, 1), span: span(figures.lost_seconds) });
   return h("button", { type: "button", class: `chip press ${share > 0.99 ? "warn" : "bad"}`, onClick: () => showLedger(broadcast) },
@@ -197,14 +224,14 @@ function disk(found) {
     h("p", { class: "lead-figure" }, found.seconds_left === null ? t("now.free", { size: bytes(found.free) }) : t("now.full_in", { span: span(found.seconds_left) })),
     bar(1 - found.free / (found.total || 1), t("now.disk_used"), tone),
     h("p", { class: "between small-text muted" }, h("span", null, t("now.of", { free: bytes(found.free), total: bytes(found.total) })), h("span", { class: "mono path" }, found.directory)),
-    found.warning && h("p", { class: "why bad" }, found.warning));
+    found.warning && h("p", { class: "why bad" }, told(found.warning)));
 }
 
 function waiting(queue) {
   if (!queue.length) return h("div", { key: "waiting" });
   return h("section", { class: "panel block", key: "waiting" },
     h("h2", null, icon("clock"), t("now.waiting"), h("span", { class: "count" }, number(queue.length))),
-    h("ol", { class: "lines" }, queue.map((one) => h("li", { key: one.streamer }, h("span", { class: "grow" }, one.streamer),
+    h("ol", { class: "lines" }, queue.map((one) => h("li", { key: one.streamer }, h("span", { class: "grow one-line", title: one.streamer, dir: "auto" }, one.streamer),
       h("small", { class: "muted" }, t("now.priority", { n: one.priority }), " · ", ago(one.since))))));
 }
 

@@ -2,7 +2,7 @@
 
 import { get } from "../js/api.js";
 import { h } from "../js/dom.js";
-import { t } from "../js/i18n.js";
+import { t, told } from "../js/i18n.js";
 import { redraw } from "../js/store.js";
 import { button, dialog, figure, problem, skeleton, tell } from "../js/ui.js";
 import { bvLink } from "./video.js";
@@ -31,7 +31,7 @@ function one(preview, place) {
   const parts = body.videos ?? [];
   const json = JSON.stringify(body, null, 2);
   return h("article", { key: place, class: "preview" },
-    preview.waits_for && h("p", { class: "note warn" }, preview.waits_for),
+    preview.waits_for && h("p", { class: "note warn" }, told(preview.waits_for)),
     h("h3", null, body.title ?? ""),
     tags.length > 0 && h("p", { class: "row-wrap" }, tags.map((tag) => h("span", { key: tag, class: "chip" }, tag))),
     h("dl", { class: "facts-list" },
@@ -44,7 +44,7 @@ function one(preview, place) {
     body.desc && h("p", { class: "prose pre" }, body.desc),
     h("h4", null, t("preview.parts", { n: parts.length, count: parts.length })),
     h("ol", { class: "lines numbered" }, parts.map((part, number) => h("li", { key: number },
-      h("span", { class: "grow" }, part.title || preview.files[number]), h("small", { class: "muted mono path" }, preview.files[number])))),
+      h("span", { class: "grow stack" }, part.title || preview.files[number], h("small", { class: "muted mono path" }, preview.files[number]))))),
     h("details", null, h("summary", null, t("preview.json")),
       h("div", { class: "code" },
         button({ label: t("do.copy"), icon: "copy", small: true, onClick: () => navigator.clipboard?.writeText(json).then(() => tell(t("done.copied"))) }),

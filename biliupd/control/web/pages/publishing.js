@@ -2,7 +2,7 @@
 
 import { get } from "../js/api.js";
 import { h } from "../js/dom.js";
-import { ago, bytes, moment, number, percent, rate, since, span } from "../js/format.js";
+import { ago, bytes, moment, number, percent, rate, span } from "../js/format.js";
 import { t } from "../js/i18n.js";
 import { go, route, to } from "../js/router.js";
 import { all, listen, may, redraw, store } from "../js/store.js";
@@ -129,7 +129,7 @@ function open(id) {
     if (shown !== own) return;
     shown = null;
     if (route().page === "publishing" && route().rest[0] === String(id)) go(to("publishing"));
-  });
+  }, true);
   own.close = () => {
     shown = null;
     close();
@@ -156,7 +156,7 @@ function panel(own) {
     title: one.title || t("untitled"), side: true,
     body: [
       problem(failed, own.load),
-      h("div", { class: "row-wrap" }, stageChip(one), one.bvid && bvLink(one.bvid), h("span", { class: "muted small-text" }, t("video.since", { span: span(since(one.since)) }))),
+      h("div", { class: "row-wrap" }, stageChip(one), one.bvid && bvLink(one.bvid), h("span", { class: "muted small-text" }, ago(one.since))),
       why(one),
       one.bytes_sent > 0 && one.bytes_sent < one.bytes_total && progress(one),
       h("div", { class: "row-wrap" },

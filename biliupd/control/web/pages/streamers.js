@@ -4,7 +4,7 @@ import { del, patch, post } from "../js/api.js";
 import { h } from "../js/dom.js";
 import { ago, number } from "../js/format.js";
 import { icon } from "../js/icons.js";
-import { t } from "../js/i18n.js";
+import { t, told } from "../js/i18n.js";
 import { formDialog } from "../js/people.js";
 import { go, to } from "../js/router.js";
 import { all, may, redraw, store } from "../js/store.js";
@@ -66,15 +66,21 @@ function row(one) {
     { key: one.id, class: "streamer" },
     monogram(one.name),
     h("div", { class: "what" },
-      h("p", { class: "name" }, h("strong", null, one.name), roomChip(one), one.mode === "skipped" && h("small", { class: "muted" }, t("mode.skipped"))),
-      h("p", { class: "small-text muted one-line" }, one.task ? one.task.title : one.status_reason,
+      h("p", { class: "name" }, h("strong", { class: "two-lines", dir: "auto" }, one.name), roomChip(one), one.mode === "skipped" && h("small", { class: "muted" }, t("mode.skipped"))),
+      h("p", { class: "small-text muted one-line" }, one.task ? h("bdi", null, one.task.title || t("untitled")) : told(one.status_reason),
         one.task && ` · ${ago(one.task.started_at)}`),
       h("p", { class: "small-text facts" },
         h("a", { href: one.url, target: "_blank", rel: "noreferrer noopener", class: "one-line" }, address(one.url)),
         h("span", { class: "muted" }, settingsOf(one)),
-        one.source === "yaml" && h("span", { class: "muted mono", title: t("streamers.yaml_text") }, one.origin || t("streamers.yaml")))),
+        one.source === "yaml" && h("span", { class: "muted", title: `${t("streamers.yaml_text")} (${one.origin})` }, origin(one.origin)))),
     may("operator") && h("div", { class: "acts" }, acts(one)),
   );
+}
+
+/** The file's name and the line: the whole path is in the title. */
+function origin(text) {
+  const [, file, line] = /([^/]+), line (\d+)$/.exec(text) ?? [];
+  return file ? `${file}, ${t("settings.line", { line })}` : text || t("streamers.yaml");
 }
 
 const address = (url) => url.replace(/^https?:\/\/(www\.)?/, "");
@@ -117,7 +123,7 @@ function edit(one) {
     yes: t(one ? "do.save" : "streamers.add"),
     fields: (wrong) => [
       field({ name: "url", label: t("streamers.url"), error: wrong.get("url"), help: t("streamers.url_help"),
-        input: { type: "url", required: true, value: value("url"), placeholder: "https://live.bilibili.com/…", inputmode: "url", autocomplete: "off", spellcheck: "false" } }),
+        input: { type: "text", required: true, value: value("url"), placeholder: "https://live.bilibili.com/…", inputmode: "url", autocomplete: "off", spellcheck: "false" } }),
       !one && field({ name: "name", label: t("streamers.name"), error: wrong.get("name"), help: t("streamers.name_help"), input: { autocomplete: "off" } }),
       tick("auto_upload", t("streamers.auto_upload"), value("auto_upload", true)),
       field({ name: "submit_at", label: t("streamers.submit_at"), error: wrong.get("submit_at"), input: { value: value("submit_at", "end") },
@@ -133,7 +139,7 @@ function edit(one) {
           input: { type: "number", min: 1, max: 86400, value: one ? one.check_interval : "" } })),
     ],
     send: (form) => {
-      const body = { ...form, name: form.name || null, account: form.account || null, priority: Number(form.priority) || 0,
+      const body = { ...form, url: pasted(form.url), name: form.name || null, account: form.account || null, priority: Number(form.priority) || 0,
         template: form.template || "default", check_interval: form.check_interval ? Number(form.check_interval) : null };
       if (!one) return post("/streamers", body);
       const { name, ...rest } = body;
@@ -142,5 +148,8 @@ function edit(one) {
     done: (made) => tell(t(one ? "done.saved" : "done.added", { name: made?.name ?? one?.name })),
   });
 }
+
+/** Apps share an address with words around it: 【title】 https://… 复制此链接. */
+const pasted = (text) => /(?:^|[^+\w])(https?:\/\/[^\s，。）】]+)/i.exec(text)?.[1] ?? text;
 
 const accountNames = (one) => [...new Set([...store.accounts.keys(), ...(one?.account ? [one.account] : [])])];

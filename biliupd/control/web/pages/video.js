@@ -2,7 +2,7 @@
 
 import { get, post, put } from "../js/api.js";
 import { h } from "../js/dom.js";
-import { bitrate, bytes, clock, moment, number, percent, rate, since, span } from "../js/format.js";
+import { ago, bitrate, bytes, clock, moment, number, percent, rate, span } from "../js/format.js";
 import { icon } from "../js/icons.js";
 import { t } from "../js/i18n.js";
 import { to } from "../js/router.js";
@@ -26,7 +26,7 @@ export function openVideo(id, closed) {
     if (shown !== own) return;
     shown = null;
     closed();
-  });
+  }, true);
   load(own);
 }
 
@@ -51,7 +51,10 @@ async function load(own) {
 
 listen((topic, rows) => {
   const row = shown && topic === "videos" && rows.find((one) => one.id === shown.id);
-  if (row) shown.video = row;
+  if (!row) return;
+  const before = shown.video?.state;
+  shown.video = row;
+  if (before !== row.state) load(shown); // its broadcast may be over: then there is a ledger
 });
 
 function panel(own) {
@@ -64,7 +67,7 @@ function panel(own) {
       video.removed_at ? h("p", { class: "note" }, t("video.removed", { when: moment(video.removed_at) })) : player(video),
       h("div", { class: "row-wrap" }, videoChip(video),
         video.bvid && bvLink(video.bvid),
-        h("span", { class: "muted small-text" }, t("video.since", { span: span(since(video.since)) }))),
+        h("span", { class: "muted small-text" }, ago(video.since))),
       why(video),
       uploadOf(video),
       acts(own, video),
