@@ -45,6 +45,7 @@ CONFIG_SECONDS = 1.0  #: how often the file is looked at
 NEWS = -1  #: among the signals
 WAITS = "waits"
 BUSY_MILLISECONDS = 3000  #: for the main thread
+PEOPLE_SECONDS = 3.0  #: the same for those at the page: better a word than a long wait, and few threads serve all
 
 
 class _Part(Protocol):
@@ -80,7 +81,8 @@ class Daemon:
         mend(catalog, unclean=unclean)
         self._catalog = Catalog(catalog)
         heed_copy(catalog, self._catalog.db)
-        self._wanted = Wanted(self._catalog, lambda: self._signals.put(NEWS), self._later)
+        self._public = self._catalog.with_patience(PEOPLE_SECONDS)
+        self._wanted = Wanted(self._public, lambda: self._signals.put(NEWS), self._later)
         roots = _roots(config)
         self._intake = Intake(self._catalog, config.recordings.directory, roots)
         self._crew = Crew(
@@ -114,11 +116,11 @@ class Daemon:
         from biliupd.reception import Reception
 
         self._reception = Reception(
-            self._path, config, self._catalog, trouble=self._trouble, wanted=self._wanted, crew=self._crew,
+            self._path, config, self._public, trouble=self._trouble, wanted=self._wanted, crew=self._crew,
             poller=self._poller, watcher=self._watcher, intake=self._intake, pipeline=self._pipeline,
         )  # fmt: skip
         self._parts["control"] = Control(
-            config.control, self._catalog, self._reception,
+            config.control, self._public, self._reception,
             on_address=lambda text: self._on_notice(("control", text)),
         )  # fmt: skip
 
@@ -312,7 +314,7 @@ class Daemon:
 
     def _put_in_force(self) -> None:
         """What the settings and the people at the page want now. Raises TemporaryError: nothing is taken then."""
-        config = self._wanted.in_force(self._config)
+        config = self._wanted.in_force(self._config, self._catalog.db)
         try:
             ffmpeg.find(config.edit)
             trouble = ""

@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from loguru import logger
 from pydantic import ValidationError
+from sqlite_utils import Database
 
 from biliupd.catalog import records
 from biliupd.catalog.database import Catalog
@@ -60,12 +61,12 @@ class Wanted:
 
     # the main thread
 
-    def in_force(self, config: Config) -> Config:
+    def in_force(self, config: Config, db: Database | None = None) -> Config:
         """The configuration with the streamers of the API, and without those that are paused; the rows agree with it.
 
         Raises TemporaryError when the catalog cannot be written.
         """
-        db = self._catalog.db
+        db = db or self._catalog.db
         records.keep_streamers(db, [_facts(one, config) for one in config.streamers])
         rows = records.active_streamers(db)
         found = together(config, rows)

@@ -12,6 +12,7 @@ import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
+from copy import copy as copy_of
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -70,7 +71,9 @@ class Catalog:
         """
         self.path = path
         self._local = threading.local()
+        self._busy_seconds = BUSY_SECONDS
         self._damage = ""
+        self._on_damage = self.is_damaged  # that of the first one, also in a copy
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         refuse_newer(path)
         db = self.db
@@ -103,8 +106,16 @@ class Catalog:
         """This thread's connection, opened at its first use."""
         found: Database | None = getattr(self._local, "db", None)
         if found is None:
-            found = self._local.db = connect(self.path, on_damage=self.is_damaged)
+            found = connect(self.path, on_damage=self._on_damage)
+            found.execute(f"pragma busy_timeout = {int(self._busy_seconds * 1000)}")
+            self._local.db = found
         return found
+
+    def with_patience(self, busy_seconds: float) -> "Catalog":
+        """The same catalog by other connections, which wait only so long while another process writes."""
+        other = copy_of(self)
+        other._local, other._busy_seconds = threading.local(), busy_seconds
+        return other
 
     def close(self) -> None:
         """End this thread's connection."""

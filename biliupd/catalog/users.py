@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlite_utils import Database
 
-from biliupd.catalog.database import BUSY_SECONDS, now, stamp, write
+from biliupd.catalog.database import now, stamp, write
 from biliupd.catalog.states import rows
 from biliupd.errors import PermanentError
 
@@ -131,13 +131,14 @@ def seen(db: Database, id: int, address: str, valid: timedelta) -> None:
     it is looked at, too, to see why.
     """
     at = datetime.now(UTC)
+    (patience,) = db.execute("pragma busy_timeout").fetchone()
     db.execute("pragma busy_timeout = 0")
     try:
         with write(db):
             db.execute("update sessions set seen_at = ?, expires_at = ?, address = ? where id = ?",
                        [stamp(at), stamp(at + valid), address, id])  # fmt: skip
     finally:
-        db.execute(f"pragma busy_timeout = {BUSY_SECONDS * 1000:.0f}")
+        db.execute(f"pragma busy_timeout = {patience}")
 
 
 def end_session(db: Database, id: int, user_id: int | None = None) -> bool:

@@ -240,3 +240,17 @@ def test_a_connection_that_finds_the_disk_read_only_is_trouble_and_is_not_kept(t
     with write(catalog.db):
         records.streamer_id(catalog.db, "ann")
     catalog.close()
+
+
+def test_those_who_cannot_wait_have_connections_of_their_own(tmp_path):
+    catalog = Catalog(tmp_path / "catalog.db")
+    hasty = catalog.with_patience(0.05)
+    assert hasty.db is not catalog.db
+    other = connect(catalog.path)
+    with write(other), pytest.raises(TemporaryError, match="locked"):
+        records.notice(hasty.db, "a", "text")
+    records.notice(hasty.db, "a", "text")
+    assert [one["key"] for one in records.notices(catalog.db)] == ["a"]
+    assert [one.db.execute("pragma busy_timeout").fetchone() for one in (catalog, hasty)] == [(30000,), (50,)]
+    hasty._on_damage("page 3")
+    assert "page 3" in catalog.trouble()
