@@ -19,7 +19,7 @@ WIDE, PHONE = (1440, 900), (390, 844)
 PAGES = ("now", "streamers", "library", "publishing", "accounts", "log", "settings")
 ANSWERS = re.compile(r"Failed to load resource.*(status of (401|403|409|422)|ERR_INTERNET_DISCONNECTED)")  #: no faults
 PATIENCE_MS = 20_000
-CHANGING = re.compile(r"start|stop|pause\b|add|edit|remove|folders now|try again|log in|used again|^publish$|pin", re.I)
+CHANGING = re.compile(r"start|stop|pause\b|add|edit|remove|folders now|try again|log in|use again|^publish$|pin", re.I)
 
 #: sentences of the daemon, and how the Chinese page says them
 DAEMON = {
@@ -29,6 +29,7 @@ DAEMON = {
         "状态未知（the site answers 502），开播后自动录制",
     "葵 is live and waits: 3 of 3 recordings run, its priority is -5":
         "葵 已开播，正在等待：已有 3 个在录，其优先级为 -5",
+    "waits for 1 of 2 parts: 歌回 P002 is editing": "等待“歌回 P002”（合并中）",
     "not published: auto_upload is off for 葵": "未投稿：葵 未开启自动投稿",
     "/srv: 9.00 GiB are free, and what is being recorded fills that by 23:40 (all but the 5.00 GiB that stay free)":
         "/srv：可用 9.00 GiB，预计 23:40 写满（保留 5.00 GiB）",

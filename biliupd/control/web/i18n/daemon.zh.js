@@ -1,5 +1,7 @@
 /** What the daemon says most often, in Chinese: a sentence as it comes, and how it is said. What is not here stays as it is. */
 
+import { word } from "../js/i18n.js";
+
 export default [
   // of a request
   [/^no platform answers for this address$/, "没有平台支持该地址，请检查是否有误"],
@@ -48,6 +50,11 @@ export default [
   [/^not published: upload is off for .+$/, "未投稿：此处已关闭投稿"],
   [/^not published: it belongs to no streamer and no drop folder of the configuration$/, "未投稿：不属于配置中的任何主播或投稿文件夹"],
   [/^waits for an account: there is none in the configuration \(accounts:\)$/, "等待账号：配置中没有账号（accounts:）"],
+  [/^waits for the broadcast is still going on$/, "等待直播结束"],
+  [/^waits for (?:\d+ of \d+ parts|\d+ of its videos|its first part): (.+) is (\w+)$/, (_, title, state) => `等待“${title}”（${word("state", state)}）`],
+  [/^waits for (\d+) of its (\d+) files, not catalogued yet$/, "等待 $2 个文件中的 $1 个入库"],
+  [/^waits for something new may come into its folder$/, "等待文件夹内容齐全"],
+  [/^no part is left: its files are missing or ignored$/, "没有可用的分P：文件缺失或已忽略"],
   [/^waits for the pause between two submissions$/, "等待两次投稿之间的间隔"],
   [/^a fragment of ([\d.]+) s; biliupd retry publishes it$/, "仅 $1 秒的片段，重试即可投稿"],
   [/^(\d+) files are not taken yet: (.+)$/, "有 $1 个文件尚未入库：$2"],

@@ -164,7 +164,7 @@ export const en = {
   accounts: {
     none: "No account yet", none_text: "Name one under accounts: in the configuration file; then log in here with the Bilibili app.",
     nobody: "Nobody has logged in yet", valid: "Valid until", checked: "Checked", again: "Used again", login: "Log in",
-    login_of: "Log in {name}", retry: "May be used again", confirmed: "{name} is logged in", new_code: "New code",
+    login_of: "Log in {name}", retry: "Use again", here: "On this phone? Open it in the app", confirmed: "{name} is logged in", new_code: "New code",
     code: "QR code of the login", done: "Logged in.", expired: "The code has expired.",
     scan: "Open the Bilibili app on your phone and scan this code, then confirm there.", until: "It expires {when}.",
   },

@@ -134,7 +134,7 @@ export const zh = {
   },
   accounts: {
     none: "还没有账号", none_text: "在配置文件的 accounts: 下添加，然后在这里用哔哩哔哩 App 登录。", nobody: "尚未登录", valid: "有效期至",
-    checked: "检查于", again: "恢复使用", login: "扫码登录", login_of: "登录 {name}", retry: "恢复使用", confirmed: "{name} 已登录",
+    checked: "检查于", again: "恢复使用", login: "扫码登录", login_of: "登录 {name}", retry: "恢复使用", here: "就在这台手机上？点此打开", confirmed: "{name} 已登录",
     new_code: "刷新二维码", code: "登录二维码", done: "登录成功。", expired: "二维码已过期。", scan: "用手机上的哔哩哔哩 App 扫描二维码，并在手机上确认。",
     until: "{when}过期。",
   },

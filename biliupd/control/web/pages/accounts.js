@@ -59,6 +59,8 @@ function login(name) {
     } catch (failure) {
       if (over) return;
       error = failure;
+      const passes = failure.status === 0 || failure.status >= 500; // the code may be scanned meanwhile
+      if (code && passes) timer = setTimeout(() => take(path), POLL_MS);
     }
     redraw();
   };
@@ -83,8 +85,7 @@ function login(name) {
 }
 
 function picture(code, error) {
-  if (error) return null;
-  if (!code) return h("div", { class: "skeleton square", role: "status", "aria-label": t("load") });
+  if (!code) return error ? null : h("div", { class: "skeleton square", role: "status", "aria-label": t("load") });
   return h("div", { class: `code-place ${code.state}` },
     h("img", { src: code.image, alt: t("accounts.code"), width: 220, height: 220 }),
     code.state !== "waiting" && h("span", { class: `over ${code.state}` }, icon(code.state === "confirmed" ? "check" : "clock", 44)));
@@ -94,6 +95,7 @@ function steps(code) {
   if (!code) return null;
   if (code.state === "confirmed") return h("p", { class: "strong" }, t("accounts.done"), code.detail && h("small", { class: "muted" }, ` ${code.detail}`));
   if (code.state === "expired") return h("p", { class: "strong" }, t("accounts.expired"));
-  return h("div", null, h("p", null, t("accounts.scan")), code.detail && h("p", { class: "small-text muted" }, code.detail),
+  return h("div", null, h("p", null, t("accounts.scan")), h("p", { class: "small-text here" }, h("a", { href: code.url, target: "_blank", rel: "noreferrer noopener" }, t("accounts.here"))),
+    code.detail && h("p", { class: "small-text muted" }, code.detail),
     h("p", { class: "small-text muted" }, t("accounts.until", { when: ago(code.expires_at) })));
 }
