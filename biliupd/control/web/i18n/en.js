@@ -14,6 +14,7 @@ export const en = {
   load: "Loading",
   nothing: "Nothing found",
   untitled: "Untitled",
+  kept: "Kept, not published",
   time: { now: "just now" },
   whole: "100%, no gap",
   gaps: { one: "{share}, {gaps} gap, {span} lost", other: "{share}, {gaps} gaps, {span} lost" },

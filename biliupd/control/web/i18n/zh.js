@@ -12,7 +12,7 @@ export const zh = {
   },
   load: "加载中",
   nothing: "没有结果",
-  untitled: "无标题",
+  untitled: "无标题", kept: "仅保留，不投稿",
   time: { now: "刚刚" },
   whole: "100%，无缺失",
   gaps: { other: "{share}，缺失 {gaps} 处，共 {span}" },

@@ -13,8 +13,10 @@ const TONES = {
   collecting: "", submitting: "busy", submitted: "busy", appending: "busy",
 };
 
-/** The state of a video. */
-export const videoChip = (video) => chip(TONES[video.state] ?? "", word("state", video.state));
+const isKept = (row) => row.state === "ready" && row.waits_for?.startsWith("not published:");
+
+/** The state of a video; one that nobody wants published is not said to be about to be. */
+export const videoChip = (video) => isKept(video) ? chip("", t("kept")) : chip(TONES[video.state] ?? "", word("state", video.state));
 
 /** The state of a submission. */
 export const stageChip = (submission) => chip(TONES[submission.state] ?? "", word("stage", submission.state));
@@ -40,7 +42,7 @@ export function why(row) {
   const text = told(row.waits_for || row.last_error);
   const later = row.retry_at && !row.retry_at.startsWith("9999") && Date.parse(row.retry_at) > present();
   if (!text && !later) return null;
-  return h("p", { class: `why ${row.state === "held" ? "bad" : ""}` }, text,
+  return h("p", { class: `why ${row.state === "held" ? "bad" : isKept(row) ? "muted" : ""}` }, text,
     later && h("span", { class: "muted", title: moment(row.retry_at) }, `${text ? " · " : ""}${t("again_at", { when: ago(row.retry_at) })}`));
 }
 
