@@ -79,7 +79,8 @@ function verdict(status, running) {
   const bits = running.reduce((sum, task) => sum + (task.figures?.bitrate ?? 0), 0);
   const [main, how] = sentence(running, waits);
   const tone = !status.ok ? "bad" : how === "live" && gaps ? "warn" : how;
-  const rest = !running.length ? t("now.watching", { n: store.streamers.size, count: number(store.streamers.size) })
+  const watched = all("streamers").filter((one) => one.mode !== "paused").length;
+  const rest = !running.length ? t("now.watching", { n: watched, count: number(watched) })
     : gaps ? t("now.lost", { n: gaps, gaps: number(gaps), span: span(lost) }) : t("now.whole");
   return h(
     "section",
