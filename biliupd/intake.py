@@ -60,6 +60,7 @@ class Intake:
         self.doubtful: dict[str, set[int]] = {}
         self._refused: set[str] = set()
         self._fragments: dict[str, dict[str, str]] = {}  # by broadcast and file: why it is not published
+        self._missing: dict[str, tuple[object, ...]] = {}  # by open broadcast: its ledger as it was read
 
     def apply(self, roots: Sequence[Path]) -> None:
         """Other directories are watched from now on."""
@@ -187,7 +188,7 @@ class Intake:
     def read_broadcast(self, directory: str, *, only_news: bool = False) -> _Place | None:
         """Keeps the row of a broadcast in step with its `broadcast.json`.
 
-        A recorder that runs writes its figures there every ten seconds, which is no news.
+        A recorder that runs writes its figures there every ten seconds; only what is missing in its ledger is news.
         """
         stamp = stamp_of(Path(directory, BROADCAST))
         try:
@@ -206,8 +207,13 @@ class Intake:
             " biliupd retry publishes it"
             for file in facts.files if file.get("fragment") and file.get("name")
         }  # fmt: skip
-        if only_news and fragments == self._fragments.get(facts.id, {}) and broadcast_file.alive(facts):
+        missing = (len(facts.ledger), figures.gaps, figures.lost_seconds)
+        same = fragments == self._fragments.get(facts.id, {}) and missing == self._missing.get(facts.id)
+        if only_news and same and broadcast_file.alive(facts):
             return _Place(facts, streamer)
+        self._missing[facts.id] = missing
+        if facts.ended_at is not None:
+            del self._missing[facts.id]
         if fragments:
             self._fragments[facts.id] = fragments
         with write(db):

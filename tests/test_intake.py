@@ -228,7 +228,7 @@ def test_the_ledger_of_a_broadcast_reaches_the_catalog_and_is_replaced_as_a_whol
     assert ledgers.find(house.catalog.db, facts.id[:6])[0]["streamer"] == "ann"
 
 
-def test_figures_that_a_recorder_writes_are_no_news_but_a_part_that_settles_is(house):
+def test_figures_that_a_recorder_writes_are_no_news_but_a_gap_and_a_part_that_settles_are(house):
     directory = house.broadcast(files=1)
     facts = broadcast_file.read(directory)
     facts.pid, facts.boot_id = os.getpid(), broadcast_file.boot_id()
@@ -242,8 +242,10 @@ def test_figures_that_a_recorder_writes_are_no_news_but_a_part_that_settles_is(h
 
     house.intake.broadcast(directory)
     assert write(1.0) == write(2.0) == 0
+    facts.figures.gaps, facts.figures.lost_seconds = 1, 2.0
+    assert write(2.5) == write(2.7) == 2.5, "what is missing is news, at once"
     house.settle(house.put(directory / "P001.flv"))
-    assert house.catalog.db.execute("select media_seconds from broadcasts").fetchone() == (2.0,)
+    assert house.catalog.db.execute("select media_seconds from broadcasts").fetchone() == (2.7,)
     facts.files[0]["fragment"] = True
     write(3.0)
     assert house.rows() == {"ann/show/P001.flv": "ignored"}
