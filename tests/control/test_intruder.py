@@ -65,6 +65,7 @@ def open_connections(stage) -> set:
 
 @pytest.mark.parametrize("then", [PING * 50, GARBAGE, b"\x81\x85\0\0\0\0hello", b"\x88\x80\0\0\0\0", b""])
 def test_a_stranger_on_a_websocket_who_does_not_wait_for_the_answer_writes_nothing_into_the_log(shared, said, then):
+    wait_until(lambda: shared.control._server is not None and shared.control._server.started)
     slow = threading.Event()
     real = shared.control.auth.who
 

@@ -62,6 +62,7 @@ def test_a_killed_recording_with_sound_of_its_own_is_ended_in_both(
     folder = recording.directory / "P001"
     wait_until(lambda: len(list(folder.glob("sound0*.m4s"))) == len(list(folder.glob("0*.m4s"))) == 6)
     wait_until(lambda: (folder / "sound.m3u").exists() and "sound000006" in (folder / "sound.m3u").read_text())
+    wait_until(lambda: "sound" in (recording.broadcast.position or {}))
     process.kill()
     process.wait()
     (folder / "000007.m4s").write_bytes(pictures.bodies[6])  # not listed yet
