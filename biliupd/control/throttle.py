@@ -29,7 +29,7 @@ class Throttle:
         now, keys = self._clock(), tuple(keys)
         with self._lock:
             found = [self._known(key, now) for key in keys]
-            pause = max(at + _pause(count) - now for count, at in found)
+            pause = min(LONGEST_SECONDS, max(_pause(count) - (now - at) for count, at in found))
             if pause > 0:
                 return pause
             for key, (count, _) in zip(keys, found, strict=True):
