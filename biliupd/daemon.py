@@ -112,8 +112,14 @@ class Daemon:
 
     def _open_to_people(self, config: Config) -> None:
         """The page and its API. Who does not want them does not pay for them either: a third of the memory."""
-        from biliupd.control.server import Control
-        from biliupd.reception import Reception
+        try:
+            from biliupd.control.server import Control
+            from biliupd.reception import Reception
+        except ImportError as error:  # another version of a library: recording matters more than the page
+            text = f"control: the page does not go with what is installed: {error}; biliupd runs without it"
+            records.notice(self._catalog.db, "control", text)
+            logger.error("{}", text)
+            return
 
         self._reception = Reception(
             self._path, config, self._public, trouble=self._trouble, wanted=self._wanted, crew=self._crew,

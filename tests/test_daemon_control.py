@@ -120,3 +120,12 @@ def test_a_qr_code_logs_an_account_in_through_the_api(world, api):
     world.wait(lambda: ask(world, api, "GET", f"qrcode/{code['id']}")["state"] == "confirmed", 10)
     assert world.cookies.exists()
     world.wait(lambda: ask(world, api, "GET", "accounts")[0]["mid"] == 7, 20, "the account is known")
+
+
+def test_libraries_that_do_not_fit_cost_the_page_and_nothing_else(world):
+    (world.directory / "odd" / "uvicorn").mkdir(parents=True)
+    (world.directory / "odd" / "uvicorn" / "__init__.py").write_text("")
+    world.settings["control"] = {"port": 0}
+    world.start(PYTHONPATH=str(world.directory / "odd"))
+    assert "the page does not go with what is installed" in world.log()
+    assert "the page does not go with what is installed" in world.command("status").stdout
