@@ -31,6 +31,7 @@ from biliupd.pipeline.logins import Code, Logins
 from biliupd.pipeline.preview import preview
 from biliupd.publish.manners import StandingFile
 from biliupd.record.crew import Crew
+from biliupd.record.ledger import LOSSES, Cause
 from biliupd.record.places import read_queue
 from biliupd.wanted import Mode, Unfit, Wanted
 from biliupd.watch.watcher import Watcher
@@ -43,6 +44,7 @@ class Reception:
     """One for the daemon's life. `apply` tells it when settings came into force."""
 
     version = __version__
+    harmless = frozenset(cause.value for cause in Cause if cause not in LOSSES)
 
     def __init__(
         self, path: Path, config: Config, catalog: Catalog, *, trouble: Callable[[], list[str]], wanted: Wanted,
@@ -62,6 +64,9 @@ class Reception:
             self._lines = places(self._path.read_bytes())
         except (OSError, ConfigError):
             self._lines = {}  # it changed again: told anew with what comes
+        lines = [self._lines.get(("streamers", number)) for number in range(len(config.streamers))]
+        self._origins = {one.name: f"{self._path}, line {line}" if line else str(self._path)
+                         for one, line in zip(config.streamers, lines, strict=True)}  # fmt: skip
         self._config = config
 
     # what is going on
@@ -93,11 +98,7 @@ class Reception:
 
     def origin(self, streamer: str) -> str:
         """File and line of a streamer of the YAML."""
-        for number, one in enumerate(self._config.streamers):
-            if one.name == streamer:
-                line = self._lines.get(("streamers", number))
-                return f"{self._path}, line {line}" if line else str(self._path)
-        return ""
+        return self._origins.get(streamer, "")
 
     def make_streamer(self, wanted: models.NewStreamer) -> int:
         """Add one. Refusal 409 or 422."""

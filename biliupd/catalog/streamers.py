@@ -49,11 +49,6 @@ def named(db: Database, names: Sequence[str]) -> list[int]:
         f"select id from streamers where active = 1 and name in ({marks})", list(names)).fetchall()]  # fmt: skip
 
 
-def everyone(db: Database) -> list[dict[str, Any]]:
-    """All that are wanted."""
-    return list(db.query(f"select * from streamers where active = 1 {_BY_NAME}"))
-
-
 def counts(db: Database) -> dict[str, int]:
     """Number of those that are wanted, by live status."""
     return dict(db.execute("select status, count(*) from streamers where active = 1 group by status").fetchall())

@@ -344,11 +344,6 @@ def pin(db: Database, id: int, pinned: bool) -> bool:
         return bool(db.execute("update videos set pinned = ? where id = ?", [int(pinned), id]).rowcount)
 
 
-def counts(db: Database) -> dict[str, int]:
-    """Number of videos by state."""
-    return dict(db.execute("select state, count(*) from videos group by state order by state").fetchall())
-
-
 def in_states(db: Database, states: Sequence[State], *, with_a_reason: bool = False, most: int = 50) -> list[Video]:
     """The latest in these states, the newest last; with a reason: those that wait for something, or failed once."""
     marks = ",".join("?" * len(states))

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from sqlite_utils import Database
 
-from biliupd.catalog import records, submissions, videos
+from biliupd.catalog import library, records, submissions, videos
 from biliupd.catalog.database import connect, is_current
 from biliupd.catalog.states import Stage, State
 from biliupd.cli.tables import ago, shown, size, span, table
@@ -60,7 +60,7 @@ def _show(db: Database, console: Console, recorders: Path, queue: list[dict[str,
         console, "Waiting to be recorded", ("place", "streamer", "priority", "since"),
         ((str(n), one["streamer"], str(one["priority"]), ago(one["since"])) for n, one in enumerate(queue, 1)),
     )  # fmt: skip
-    counts = videos.counts(db)
+    counts = library.counts(db)
     console.print("Videos: " + (", ".join(f"{count} {state}" for state, count in counts.items()) or "none"))
     sizes = {row["video_id"]: row for row in db.query("select * from uploads where finished_at is null")}
     busy = videos.in_states(db, [State.EDITING, State.UPLOADING])

@@ -46,6 +46,7 @@ class House(Protocol):
 
     version: str
     started_at: str
+    harmless: frozenset[str]  #: causes of rows in a ledger for which nothing is missing; what is not known is a loss
 
     def trouble(self) -> list[str]:
         """What does not work right now; empty: all does."""

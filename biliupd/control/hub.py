@@ -23,7 +23,7 @@ from loguru import logger
 from pydantic_core import to_json
 from sqlite_utils import Database
 
-from biliupd.catalog import library, queries, streamers, submissions, tasks
+from biliupd.catalog import library, queries, records, streamers, submissions, tasks
 from biliupd.catalog.changes import Change, latest, reading, since
 from biliupd.catalog.database import Catalog
 from biliupd.control import rows
@@ -386,7 +386,7 @@ class Hub:
         if topic == "status":
             shown = {"status": rows.status(db, house)}
         elif topic == "streamers":
-            shown = {"streamers": rows.streamers(streamers.everyone(db), db, house)}
+            shown = {"streamers": rows.streamers(records.active_streamers(db), db, house)}
         elif topic == "tasks":
             found = rows.tasks_of(tasks.current(db), house)
             shown = {"tasks": found, "bitrates": {one.id: self.bitrates(one.id) for one in found},

@@ -21,6 +21,8 @@ from biliupd.control.models import (
     Folder,
     Id,
     Ledger,
+    Limit,
+    Offset,
     Page,
     Pin,
     Preview,
@@ -38,7 +40,6 @@ T = TypeVar("T")
 
 router = APIRouter(tags=["library"])
 BroadcastId = Annotated[str, Path(max_length=200)]
-Offset = Annotated[int, Query(ge=0, le=10**9)]
 
 
 @router.get("/videos", response_model=Page[Video], responses={304: {}}, dependencies=[may("viewer")])
@@ -50,7 +51,7 @@ def list_videos(
     root: Annotated[str, Query(max_length=4096, description="A watched directory")] = "",
     broadcast: Annotated[str, Query(max_length=200, description="A broadcast's id")] = "",
     sort: library.Sort = "created_at", order: Literal["asc", "desc"] = "desc",
-    limit: Annotated[int, Query(ge=1, le=500)] = 50, offset: Offset = 0,
+    limit: Limit = 50, offset: Offset = 0,
 ) -> Response:  # fmt: skip
     """The library in pages."""
     etag = rows.mark(here)
@@ -173,7 +174,7 @@ def preview(here: Here, id: Id) -> Response:
 @router.get("/broadcasts", response_model=Page[Broadcast], dependencies=[may("viewer")])
 def list_broadcasts(
     here: Here, streamer: Annotated[str, Query(max_length=200)] = "",
-    limit: Annotated[int, Query(ge=1, le=500)] = 50, offset: Offset = 0,
+    limit: Limit = 50, offset: Offset = 0,
 ) -> Response:  # fmt: skip
     """What was on air, the newest first."""
     found, total = ledgers.page(here.catalog.db, streamer, limit=limit, offset=offset)
@@ -192,4 +193,4 @@ def ledger(here: Here, id: BroadcastId) -> Response:
     """What of it is missing and why, and what else happened."""
     db = here.catalog.db
     one = rows.find_broadcast(db, id)
-    return rows.answer(Ledger(broadcast=one, rows=[rows.ledger_row(row) for row in ledgers.of(db, id)]))
+    return rows.answer(Ledger(broadcast=one, rows=[rows.ledger_row(row, here.house) for row in ledgers.of(db, id)]))

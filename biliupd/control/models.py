@@ -25,6 +25,8 @@ Plain = StringConstraints(pattern=r"^[^\x00-\x1f\x7f]*$", strip_whitespace=True)
 Username = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x20\x7f/:]+$", examples=["ann"])]
 Password = Annotated[str, Field(min_length=8, max_length=256, examples=["correct horse battery"])]
 Id = Annotated[int, Field(ge=1, le=2**63 - 1)]
+Limit = Annotated[int, Field(ge=1, le=500)]
+Offset = Annotated[int, Field(ge=0, le=10**9)]
 
 
 class Given(BaseModel):

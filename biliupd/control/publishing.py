@@ -11,7 +11,18 @@ from biliupd.catalog import queries, submissions
 from biliupd.catalog.states import Stage
 from biliupd.control import rows
 from biliupd.control.context import Context, Here, may
-from biliupd.control.models import Account, Id, Page, Preview, QrCode, Refusal, Submission, SubmissionDetail
+from biliupd.control.models import (
+    Account,
+    Id,
+    Limit,
+    Offset,
+    Page,
+    Preview,
+    QrCode,
+    Refusal,
+    Submission,
+    SubmissionDetail,
+)
 from biliupd.control.problems import problems
 
 router = APIRouter(tags=["publishing"])
@@ -22,7 +33,7 @@ Name = Annotated[str, Path(max_length=200)]
 def list_submissions(
     here: Here, q: Annotated[str, Query(max_length=200, description="Part of a title, or a bvid")] = "",
     state: Annotated[list[Stage], Query(description="Several may be given")] = [],  # noqa: B006
-    limit: Annotated[int, Query(ge=1, le=500)] = 50, offset: Annotated[int, Query(ge=0, le=10**9)] = 0,
+    limit: Limit = 50, offset: Offset = 0,
 ) -> Response:  # fmt: skip
     """What was, is and will be published, the newest first."""
     found, total = submissions.page(here.catalog.db, q, list(dict.fromkeys(state)), limit=limit, offset=offset)

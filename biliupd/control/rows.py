@@ -24,12 +24,6 @@ from biliupd.control.house import House, Running
 
 Row = Mapping[str, Any]
 
-NO_LOSS = frozenset({
-    "offline", "jump", "dup", "seamless-join", "cdn-switch", "reset", "discontinuity", "codec-change", "end-tag",
-    "limit-split", "title-split", "gap-split", "variant-change", "fragment", "salvaged",
-})  #: causes of rows in a ledger that say that something happened, and nothing is missing for it  # fmt: skip
-
-
 _NAMES = ("title", "root", "path", "streamer", "waits_for", "last_error")  # of a video: where a file's may stand
 
 # -- one row
@@ -79,9 +73,9 @@ def broadcast(row: Row) -> models.Broadcast:
     return models.Broadcast.model_validate(facts)
 
 
-def ledger_row(row: Row) -> models.LedgerRow:
+def ledger_row(row: Row, house: House) -> models.LedgerRow:
     """One as `catalog.ledgers.of` gives it."""
-    return models.LedgerRow.model_validate({**_readable(row), "loss": row["cause"] not in NO_LOSS})
+    return models.LedgerRow.model_validate({**_readable(row), "loss": row["cause"] not in house.harmless})
 
 
 def account(row: Row) -> models.Account:

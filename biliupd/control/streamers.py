@@ -15,7 +15,7 @@ from biliupd.catalog import streamers as wanted
 from biliupd.catalog import tasks
 from biliupd.control import rows
 from biliupd.control.context import Context, Here, may
-from biliupd.control.models import Acted, Id, Mode, NewStreamer, Page, Streamer, StreamerChange, Task
+from biliupd.control.models import Acted, Id, Mode, NewStreamer, Offset, Page, Streamer, StreamerChange, Task
 from biliupd.control.problems import problems
 
 START_SECONDS = 10.0  #: until a recorder runs, or the site said that there is nothing to record
@@ -33,7 +33,7 @@ def list_streamers(
     source: Annotated[Literal["", "yaml", "api"], Query()] = "",
     mode: Annotated[Literal["", "on", "skipped", "paused"], Query()] = "",
     sort: wanted.Sort = "name", order: Literal["asc", "desc"] = "asc",
-    limit: Annotated[int, Query(ge=1, le=1000)] = 100, offset: Annotated[int, Query(ge=0, le=10**9)] = 0,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100, offset: Offset = 0,
 ) -> Response:  # fmt: skip
     """Who is recorded, with the recorders that run."""
     db = here.catalog.db

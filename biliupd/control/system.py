@@ -5,15 +5,13 @@ threads; what they show and start, the house does.
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
+from loguru import logger
 
 from biliupd.catalog.paths import readable
 from biliupd.control import metrics, rows
 from biliupd.control.context import Here, may
 from biliupd.control.models import Health, LogLine, Settings, Status, Sync, Watcher
 from biliupd.control.problems import KINDS, problems
-
-LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
-_RANKS = {"TRACE": 0, "DEBUG": 0, "INFO": 1, "SUCCESS": 1, "WARNING": 2, "ERROR": 3, "CRITICAL": 3}
 
 router = APIRouter(tags=["system"])
 
@@ -74,10 +72,10 @@ def log(
     streamer: Annotated[str, Query(max_length=200)] = "", limit: Annotated[int, Query(ge=1, le=2000)] = 500,
 ) -> Response:  # fmt: skip
     """The last lines of the log, oldest first."""
-    least = LEVELS.index(level) if level else 0
+    least = logger.level(level).no if level else 0
     found = [
         line for line in here.house.log_lines(after)
-        if _RANKS.get(line.level, 1) >= least and (not streamer or line.streamer == streamer)
+        if logger.level(line.level).no >= least and (not streamer or line.streamer == streamer)
     ]  # fmt: skip
     return rows.answer(found[-limit:])
 

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Path, Query, Response
 from biliupd.catalog import tasks
 from biliupd.control import rows
 from biliupd.control.context import Here, may
-from biliupd.control.models import Id, Page, Task, TaskStatus
+from biliupd.control.models import Id, Limit, Offset, Page, Task, TaskStatus
 from biliupd.control.problems import problems
 
 router = APIRouter(tags=["tasks"], dependencies=[may("viewer")])
@@ -17,7 +17,7 @@ TaskId = Annotated[str, Path(max_length=200)]
 @router.get("/tasks", response_model=Page[Task])
 def list_tasks(
     here: Here, status: Annotated[Literal["", "recording", "ended"], Query()] = "", streamer_id: Id | None = None,
-    limit: Annotated[int, Query(ge=1, le=500)] = 50, offset: Annotated[int, Query(ge=0, le=10**9)] = 0,
+    limit: Limit = 50, offset: Offset = 0,
 ) -> Response:  # fmt: skip
     """Runs of recorders, the newest first."""
     found, total = tasks.page(here.catalog.db, status=status, streamer_id=streamer_id, limit=limit, offset=offset)

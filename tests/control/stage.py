@@ -60,6 +60,7 @@ class FakeHouse:
 
     def __init__(self, catalog: Catalog, roots: list[Path]) -> None:
         self.version, self.started_at = "1.2.3", now()
+        self.harmless = frozenset({"fragment", "jump", "seamless-join", "offline"})
         self.catalog, self.watched = catalog, roots
         self.asked: list[tuple[str, object]] = []
         self.refuses: dict[str, Exception] = {}  #: by method: what it raises from now on

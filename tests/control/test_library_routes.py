@@ -7,10 +7,8 @@ from support import wait_until
 from biliupd.catalog import ledgers, sync, videos
 from biliupd.catalog.states import Stage, State
 from biliupd.catalog.sync import Changes, Found
-from biliupd.control import rows as shown
 from biliupd.control.models import Preview, QrCode, Refusal
 from biliupd.errors import TemporaryError
-from biliupd.record.ledger import LOSSES, Cause
 
 
 @pytest.fixture(scope="module")
@@ -176,10 +174,6 @@ def test_broadcasts_tell_how_much_of_them_there_is_and_what_is_missing(here, api
     assert ledger["broadcast"] == one
     assert [(row["cause"], row["loss"]) for row in ledger["rows"]][:2] == [("cut", True), ("stall", True)]
     assert api("GET", "/broadcasts/none").status_code == api("GET", "/broadcasts/none/ledger").status_code == 404
-
-
-def test_what_counts_as_lost_is_what_the_recorder_counts():
-    assert {cause.value for cause in Cause if cause not in LOSSES} == shown.NO_LOSS
 
 
 def test_sums_are_by_streamer(api):

@@ -436,7 +436,7 @@ def test_who_comes_and_goes_knows_in_the_end_what_the_catalog_knows(ready, seed,
                         lambda ids: [shown.submission(row) for row in submissions.some(db, ids)]),
         "tasks": (shown.tasks_of(tasks.current(db), house),
                   lambda ids: shown.tasks_of(tasks.some(db, ids), house)),
-        "streamers": (shown.streamers(streamers.everyone(db), db, house),
+        "streamers": (shown.streamers(records.active_streamers(db), db, house),
                       lambda ids: shown.streamers(streamers.some(db, ids), db, house)),
         "accounts": (shown.accounts(db, house), None),
     }  # fmt: skip
