@@ -10,7 +10,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Collection
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -35,6 +35,7 @@ from biliupd.record.crew import Crew
 from biliupd.record.shows import Ended, Show, Started
 from biliupd.record.spec import Stream
 from biliupd.wanted import Wanted
+from biliupd.watch.settle import Settled
 from biliupd.watch.watcher import Watcher
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class Daemon:
         )  # fmt: skip
         self._watcher = Watcher(
             config.watch, roots,
-            on_settled=self._intake.settled, on_scan=self._intake.survey, on_root=self._intake.root,
+            on_settled=self._on_settled, on_scan=self._intake.survey, on_root=self._intake.root,
             unfinished=lambda path: media.unfinished(Path(path)),
         )  # fmt: skip
         self._pipeline = Pipeline(config, self._catalog, log.hide)
@@ -368,6 +369,11 @@ class Daemon:
         if self._statuses.get(streamer.name) != seen:
             self._statuses[streamer.name] = seen
             self._later(lambda: records.live_status(self._catalog.db, streamer.name, *seen))
+
+    def _on_settled(self, batch: list[Settled]) -> None:
+        # the main thread knows of damage by then, says so and ends the process; the next start's scan finds these
+        with suppress(Damaged):
+            self._intake.settled(batch)
 
     def _recheck(self, streamer: str) -> None:
         self._poller.check_now(streamer)

@@ -62,7 +62,7 @@ def _plain(value: Any) -> Any:
 
 @functools.lru_cache(maxsize=1)
 def _descriptions() -> dict[str, dict[str, str]]:
-    """By model and field."""
+    """By model and field. pydantic can read them, too, but then with every start, whoever asks."""
     return {name: texts for module in (configuration, template) for name, texts in _below_fields(module)}
 
 

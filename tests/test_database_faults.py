@@ -32,7 +32,7 @@ def test_a_catalog_that_is_damaged_while_it_runs_ends_it_once_and_the_next_start
     db.execute("pragma wal_checkpoint(truncate)")
     db.close()
     spoil(catalog(world))
-    make_video(world.drop / "b.mp4", 4)  # of a length that has to be encoded first: meanwhile others find the damage
+    make_video(world.drop / "b.mp4")
     assert world.daemon.wait(40) == 1
     assert world.log().count("is damaged") == world.log().count("CRITICAL") == 1
     world.start()
