@@ -80,3 +80,5 @@ def world(tmp_path: Path) -> Iterator[World]:
     world.bilibili.start()
     yield world
     world.close()
+    asked = [f"{request.at:%T.%f} {request.route} {request.status}" for request in world.bilibili.requests]
+    sys.stdout.write("\n".join([world.log(), *asked, ""]))  # pytest shows it when the test failed

@@ -14,6 +14,7 @@ from biliupd.config import PublishConfig
 from biliupd.errors import Cooling, TemporaryError
 from biliupd.publish.manners import DAY, HOUR, Standing, StandingFile
 from biliupd.publish.member import LATER, LOGIN, RISK
+from biliupd.rehearsal.bilibili_faults import FOR_EVER
 
 POLITE = {"retry_seconds": 30, "lookup_seconds": 120, "submit_interval_seconds": 60, "submits_per_hour": 5,
           "submits_per_day": 30, "attempts": 8}  # fmt: skip
@@ -195,7 +196,7 @@ def test_a_new_login_that_could_not_be_checked_at_once_is_not_taken_for_the_miss
     bench.pipeline.upload_turn()
     assert "No such file" in bench.video(id)["waits_for"]
     bench.cookies.write_bytes(kept)
-    bench.bilibili.fail("nav", 502)
+    bench.bilibili.fail("nav", 502, times=FOR_EVER)
     for _ in range(2):
         bench.pipeline.apply(bench.config)
         bench.pipeline.upload_turn()
