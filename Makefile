@@ -48,9 +48,8 @@ $(VENV)/.ready: setup.cfg pyproject.toml | system
 	$(BIN)/python -m pip install --quiet -e .
 	@touch $@
 
-# What only the tests need: their tools, and from Debian a library that sets a process's clock back, rsync, a font that
-# knows Chinese, and a browser.
-DEBIAN_DEV := libfaketime rsync fontconfig fonts-wqy-microhei chromium
+# What only the tests need: their tools, and from Debian rsync, a font that knows Chinese, and a browser.
+DEBIAN_DEV := rsync fontconfig fonts-wqy-microhei chromium
 
 $(VENV)/.dev-ready: $(VENV)/.ready
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! dpkg -s $(DEBIAN_DEV) >/dev/null 2>&1; then \

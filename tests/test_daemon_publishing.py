@@ -1,7 +1,8 @@
 """Publishing by the real daemon, as a process: power cuts, lost answers, wrong clocks, files that come and go."""
 
-from pathlib import Path
+from datetime import UTC, datetime, timedelta
 
+from support import clock_ahead
 from world import World, make_video
 
 from biliupd.rehearsal.bilibili_faults import FOR_EVER
@@ -19,11 +20,12 @@ def test_a_submit_under_a_clock_that_was_days_ahead_is_found_and_not_sent_again(
     world.settings["publish"]["submit"] = "web"  # app's requests are signed with the time
     world.bilibili.lose_submit_answer()
     world.bilibili.drop("archives", FOR_EVER, skip=1)  # the first one is before the upload, since the file seems old
-    (library,) = Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")  # Debian: apt install libfaketime
-    world.start(LD_PRELOAD=str(library), FAKETIME="+3d", DONT_FAKE_MONOTONIC="1", FAKETIME_DONT_FAKE_MONOTONIC="1")
+    world.start(**clock_ahead(world.directory / "clock", 3 * 86400))
     make_video(world.drop / "a.mp4")
     world.wait(lambda: asked(world, "archives") > 1, 40, "the submit without an answer is looked up")
     world.kill()
+    (submission,) = world.rows("submissions")
+    assert datetime.fromisoformat(submission["since"]) > datetime.now(UTC) + timedelta(days=2)
     world.bilibili.heal()
     world.bilibili.same_title_seconds = 0
     world.start()
