@@ -20,6 +20,7 @@ bench: $(VENV)/.dev-ready
 	$(BIN)/python tests/bench/merge/bench.py
 	$(BIN)/python tests/bench/record/bench.py
 	$(BIN)/python tests/bench/control/bench.py
+	$(BIN)/python tests/bench/idle/bench.py
 
 lint: $(VENV)/.dev-ready
 	$(BIN)/ruff check biliupd tests
