@@ -5,8 +5,9 @@ Any thread of control. Decides nothing that a room decides: it looks, asks and p
 
 import math
 import shutil
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -55,6 +56,7 @@ class Reception:
         self.trouble = trouble
         self._wanted, self._crew, self._poller, self._watcher = wanted, crew, poller, watcher
         self._intake, self._pipeline, self._logins = intake, pipeline, Logins()
+        self._meter = Meter()
         self._lines: dict[KeyPath, int] = {}
         self.apply(config)
 
@@ -83,13 +85,13 @@ class Reception:
     def disk(self) -> models.Disk | None:
         """How much is free where recordings go."""
         directory = self._config.recordings.directory
-        try:
-            usage = shutil.disk_usage(directory)
-        except OSError:
+        usage = self._meter.usage(directory)
+        if usage is None:
             return None
         left, warning = self._crew.outlook()
+        free, total = usage
         return models.Disk(
-            directory=readable(str(directory)), free=usage.free, total=usage.total,
+            directory=readable(str(directory)), free=free, total=total,
             least_free=int(self._config.record.least_free), seconds_left=left if math.isfinite(left) else None,
             warning=warning,
         )  # fmt: skip
@@ -237,6 +239,32 @@ class Reception:
             )
             for line in log.lines(after)
         ]  # fmt: skip
+
+
+class Meter:
+    """Free space, asked for on a thread of its own: a mount that hangs holds up nothing else."""
+
+    def __init__(self, ask: Callable[[Path], tuple[int, int, int]] = shutil.disk_usage) -> None:
+        self._ask = ask  #: total, used, free, in bytes
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._found: tuple[int, int] | None = None
+
+    def usage(self, directory: Path, patience_seconds: float = 1.0) -> tuple[int, int] | None:
+        """Free bytes, and all; None when that cannot be told within this time."""
+        with self._lock:
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._look, args=[directory], name="free space", daemon=True)
+                self._thread.start()
+            thread = self._thread
+        thread.join(patience_seconds)
+        return None if thread.is_alive() else self._found
+
+    def _look(self, directory: Path) -> None:
+        self._found = None
+        with suppress(OSError):
+            total, _, free = self._ask(directory)
+            self._found = free, total
 
 
 @contextmanager
