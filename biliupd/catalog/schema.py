@@ -38,6 +38,12 @@ def control(db: Database) -> None:
     _run(db, _CONTROL + "".join(_noting(*watched) for watched in _WATCHED) + _PARTS)
 
 
+@migrations()
+def by_date(db: Database) -> None:
+    """The library in the order of recording, which a catalog that is made anew has no other trace of."""
+    _run(db, _BY_DATE)
+
+
 def _run(db: Database, script: str) -> None:
     """Every statement of a script, in the transaction of its migration.
 
@@ -323,3 +329,13 @@ create trigger videos_go after delete on videos when old.submission_id is not nu
     insert into changes (kind, row) values ('submission', old.submission_id);
 end
 """  # a submission is shown with the sums of its parts: one that loses a part changes
+
+_AT = (  # nanoseconds since 1970: of the file, or of the row where a file has none; see library.RECORDED_NS
+    "case when mtime_ns > 0 then mtime_ns"
+    " else (strftime('%s', created_at) * 1000 + substr(created_at, 21, 3)) * 1000000 end"
+)
+_BY_DATE = f"""
+create index videos_recorded on videos(({_AT}), id, state);
+drop index videos_of_streamer;
+create index videos_of_streamer on videos(streamer_id, ({_AT}), id, state) where streamer_id is not null
+"""

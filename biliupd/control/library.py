@@ -4,10 +4,13 @@ Read the catalog, and write to it what a person wants of a video.
 """
 
 import os
+import re
 from collections.abc import Hashable
+from datetime import datetime
 from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import APIRouter, Path, Query, Request, Response
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator
 from pydantic_core import to_json
 
 from biliupd.catalog import ledgers, library, videos
@@ -42,6 +45,21 @@ router = APIRouter(tags=["library"])
 BroadcastId = Annotated[str, Path(max_length=200)]
 
 
+def _written_out(given: Any) -> Any:
+    if isinstance(given, str) and not re.match(r"\d{4}-\d\d-\d\d[Tt ]", given):
+        raise ValueError("a moment is written 2026-01-31T18:00:00Z, or with +08:00 (in an address %2B08:00) for the Z")
+    return given
+
+
+def _of_our_time(moment: datetime) -> datetime:
+    if not 1678 <= moment.year < 2262:
+        raise ValueError("a moment lies in the years from 1678 to 2261")  # as nanoseconds SQLite holds no others
+    return moment
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_written_out), AfterValidator(_of_our_time)]
+
+
 @router.get("/videos", response_model=Page[Video], responses={304: {}}, dependencies=[may("viewer")])
 def list_videos(
     request: Request, here: Here,
@@ -50,7 +68,9 @@ def list_videos(
     state: Annotated[list[State], Query(description="Several may be given; without: all but missing")] = [],  # noqa: B006
     root: Annotated[str, Query(max_length=4096, description="A watched directory")] = "",
     broadcast: Annotated[str, Query(max_length=200, description="A broadcast's id")] = "",
-    sort: library.Sort = "created_at", order: Literal["asc", "desc"] = "desc",
+    recorded_after: Annotated[Moment | None, Query(description="From this moment on, with its time zone")] = None,
+    recorded_before: Annotated[Moment | None, Query(description="Before this moment, with its time zone")] = None,
+    sort: library.Sort = "recorded_at", order: Literal["asc", "desc"] = "desc",
     limit: Limit = 50, offset: Offset = 0,
 ) -> Response:  # fmt: skip
     """The library in pages."""
@@ -58,7 +78,7 @@ def list_videos(
     if rows.is_known(request, etag):
         return rows.unchanged(etag)
     db = here.catalog.db
-    wanted = library.Wanted(q, streamer, tuple(dict.fromkeys(state)), root, broadcast)
+    wanted = library.Wanted(q, streamer, tuple(dict.fromkeys(state)), root, broadcast, recorded_after, recorded_before)
     page = wanted, sort, order, limit, offset
     with reading(db) as seq:
         body = _known(here, page, seq)
@@ -89,9 +109,11 @@ def _keep(here: Context, question: Hashable, seq: int, answer: T) -> T:
 
 @router.get("/videos/tree", response_model=Tree, dependencies=[may("viewer")])
 def tree(
-    here: Here, root: Annotated[str, Query(max_length=4096)] = "", folder: Annotated[str, Query(max_length=4096)] = ""
-) -> Response:
-    """One level of the library: without a root the watched directories, else what lies in a folder of one."""
+    here: Here, root: Annotated[str, Query(max_length=4096)] = "", folder: Annotated[str, Query(max_length=4096)] = "",
+    limit: Limit = 50, offset: Offset = 0,
+) -> Response:  # fmt: skip
+    """One level of the library: without a root the watched directories, else what lies in a folder of one: all the
+    folders in it, and a page of the videos."""
     db = here.catalog.db
     counted = dict(library.roots(db))
     if not root:
@@ -99,14 +121,18 @@ def tree(
             counted.setdefault(os.path.abspath(one), 0)
         folders = [Folder(name=readable(os.path.basename(path) or path), path=readable(path), videos=count)
                    for path, count in sorted(counted.items())]  # fmt: skip
-        return rows.answer(Tree(root="", folder="", folders=folders, videos=[]))
+        return rows.answer(Tree(root="", folder="", folders=folders, videos=[], total=0, limit=limit, offset=offset))
     real = next((path for path in counted if readable(path) == root), root)
     inside = folder.strip("/")
-    found, here_now = library.children(db, real, library.folder_read_as(db, real, inside))
+    with reading(db):
+        place = library.folder_read_as(db, real, inside)
+        found, page = library.folders(db, real, place), library.directly_in(db, real, place, limit=limit, offset=offset)
     above = f"{inside}/" if inside else ""
-    folders = [Folder(name=readable(name), path=f"{above}{readable(name)}", videos=count) for name, count in found]
-    shown = Tree(root=root, folder=inside, folders=folders, videos=[rows.video(row) for row in here_now])
-    return rows.answer(shown)
+    return rows.answer(Tree(
+        root=root, folder=inside,
+        folders=[Folder(name=readable(name), path=f"{above}{readable(name)}", videos=count) for name, count in found],
+        videos=[rows.video(row) for row in page.videos], total=page.total, limit=limit, offset=offset,
+    ))  # fmt: skip
 
 
 @router.get("/stats", response_model=list[StreamerSums], dependencies=[may("viewer")])

@@ -321,7 +321,8 @@ class Video(BaseModel):
     gaps: list[Any] = Field(description="What its merge had to leave out")
     same_as: int | None
     uploaded_at: str | None
-    created_at: str
+    recorded_at: str = Field(description="When its file was last written")
+    created_at: str = Field(description="When it came into the library; after a rebuild, that is then")
     upload: Upload | None = Field(None, description="How far its upload is, or how it went")
 
 
@@ -337,7 +338,10 @@ class Tree(BaseModel):
     root: str
     folder: str
     folders: list[Folder]
-    videos: list[Video]
+    videos: list[Video] = Field(description="A page of those that lie in the folder itself, by name")
+    total: int = Field(description="How many lie in the folder itself")
+    limit: int
+    offset: int
 
 
 class StreamerSums(BaseModel):

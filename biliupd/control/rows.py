@@ -36,6 +36,7 @@ def video(row: Row) -> models.Video:
         "thumbnail": f"/api/videos/{row['id']}/thumbnail" if row["thumbnail_path"] else None,
         "playable": row["removed_at"] is None and row["state"] != State.MISSING and row["kind"] != "folder"
         and row["file_size"] > 0,
+        "recorded_at": library.recorded_at(row),
     }  # fmt: skip
     if row["bytes_total"] is not None:
         facts["upload"] = facts

@@ -43,8 +43,9 @@ def test_a_search_looks_into_titles_and_names(shelf, text, expected):
 
 @pytest.mark.parametrize(
     ("sort", "first"),
-    [("created_at", "Opening night"), ("title", "100% chess"), ("duration", "a_b"), ("file_size", "a_b")],
-)
+    [("recorded_at", "Opening night"), ("created_at", "Opening night"), ("title", "100% chess"), ("duration", "a_b"),
+     ("file_size", "a_b")],
+)  # fmt: skip
 def test_a_list_is_sorted_both_ways_and_paged(shelf, sort, first):
     up = [titles(library.search(shelf, sort=sort, descending=False, limit=2, offset=n)) for n in (0, 2, 4)]
     flat = [title for page in up for title in page]
@@ -60,6 +61,18 @@ def test_a_list_may_be_of_one_streamer_one_folder_one_state(shelf):
     assert library.search(shelf, root="/other").total == 0
     assert titles(library.search(shelf, states=[State.MISSING])) == ["gone"]
     assert titles(library.search(shelf, "night", streamer="ann", states=[State.PUBLISHED])) == ["Opening night"]
+
+
+def test_a_folder_is_told_in_pages_by_name_and_counts_only_what_is_there(shelf):
+    added = [found(f"top/{n}.mp4", inode=50 + n)._replace(title=f"{n}") for n in (5, 0, 6, 1, 4, 2, 3)]
+    sync.apply(shelf, sync.Changes(added=added))
+    assert library.folders(shelf, "/r") == [("ann", 3), ("host", 1), ("top", 7)]
+    shelf.execute("update videos set state = 'missing' where path = 'top/3.mp4'")
+    pages = [library.directly_in(shelf, "/r", "top", limit=4, offset=offset) for offset in (0, 4, 8)]
+    assert [page.total for page in pages] == [6, 6, 6]
+    assert [titles(page) for page in pages] == [["0", "1", "2", "4"], ["5", "6"], []]
+    assert titles(library.directly_in(shelf, "/r", "")) == ["a_b"]
+    assert library.children(shelf, "/r", "top") == ([], [*pages[0].videos, *pages[1].videos])
 
 
 def test_sums_are_by_streamer(shelf):

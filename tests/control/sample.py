@@ -40,14 +40,14 @@ MIB = 1024**2
 
 
 def fill(stage, media: Path, n: int) -> None:
-    """The first 30 videos have files."""
+    """The 30 newest videos have files."""
     db, began = stage.catalog.db, datetime.now(UTC)
     _people(stage, db)
     ids = dict(db.execute("select name, id from streamers").fetchall())
     names = list(ids)
     with write(db):
         _accounts(db, began)
-        for number in range(n):
+        for number in reversed(range(n)):  # the later, the larger its id
             at = began - timedelta(hours=7 * number + 3)
             dropped = number % 6 == 5
             name = "" if dropped else names[number % 4]
@@ -97,6 +97,7 @@ def _video(stage, db, media: Path, number: int, name: str, streamer: int | None,
     if number < 30:
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copy(media / f"clip.{suffix}", path)
+        os.utime(path, ns=(mtime, mtime))
         status = os.stat(path)
         size, mtime = status.st_size, status.st_mtime_ns
         if state is not State.RECORDED:

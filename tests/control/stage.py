@@ -349,7 +349,7 @@ class Stage:
 
     def sample(self, n: int = 24) -> None:
         """Streamers, broadcasts with their ledgers, `n` videos, submissions, accounts, notices, and two that are live;
-        the first 30 videos have files."""
+        the 30 newest videos have files."""
         fill(self, media(), n)
 
 

@@ -1,5 +1,7 @@
 """The routes of the library, of publishing and of the daemon itself, on one sample."""
 
+from datetime import datetime, timedelta, timezone
+
 import pytest
 import requests
 from support import wait_until
@@ -45,12 +47,62 @@ def test_videos_are_found(here, api, query, total):
     assert len(page["items"]) == (0 if "offset=999" in query else 5 if "limit=5" in query else min(total, 50))
 
 
-@pytest.mark.parametrize("sort", ["created_at", "title", "duration", "file_size", "uploaded_at"])
+@pytest.mark.parametrize("sort", ["recorded_at", "created_at", "title", "duration", "file_size", "uploaded_at"])
 def test_videos_are_sorted_both_ways(api, sort):
     up, down = ([one["id"] for one in api("GET", f"/videos?sort={sort}&order={way}").json()["items"]]
                 for way in ("asc", "desc"))  # fmt: skip
     assert len(up) == 36
     assert up == down[::-1]
+
+
+def test_the_library_begins_with_what_was_recorded_last(api):
+    page = api("GET", "/videos?limit=500").json()["items"]
+    moments = [one["recorded_at"] for one in page]
+    assert moments == sorted(moments, reverse=True)
+    assert len(set(moments)) == 36
+    assert [one["id"] for one in page] == list(range(36, 0, -1))
+    assert api("GET", "/videos/7").json()["recorded_at"] == moments[29]
+
+
+def test_days_are_asked_for_with_whatever_else(api):
+    whole = api("GET", "/videos?limit=500").json()["items"]
+    newest, last = whole[3]["recorded_at"], whole[12]["recorded_at"]
+    days = {"recorded_after": last, "recorded_before": newest}
+    found = api("GET", "/videos", params={**days, "limit": 4, "offset": 2}).json()
+    assert (found["items"], found["total"]) == (whole[6:10], 9)
+    later = (datetime.fromisoformat(last) + timedelta(milliseconds=1)).astimezone(timezone(timedelta(hours=8)))
+    assert api("GET", "/videos", params={**days, "recorded_after": later.isoformat()}).json()["total"] == 8
+    for more in ({"state": "published"}, {"streamer": "nightowl"}, {"q": "elden"}, {"root": whole[5]["root"]}):
+        (name, value), = more.items()
+        both = api("GET", "/videos", params={**days, **more}).json()
+        others = api("GET", "/videos", params={**more, "limit": 500}).json()["items"]
+        assert both["items"] == [one for one in others if last <= one["recorded_at"] < newest], (name, value)
+        assert both["total"] == len(both["items"])
+    for after, before in ((newest, newest), (newest, last)):
+        nothing = api("GET", "/videos", params={"recorded_after": after, "recorded_before": before})
+        assert (nothing.status_code, nothing.json()["items"], nothing.json()["total"]) == (200, [], 0)
+
+
+@pytest.mark.parametrize("name", ["recorded_after", "recorded_before"])
+@pytest.mark.parametrize(("given", "says"), [
+    ("2026-11-01T00:00:00", "timezone"), ("2026-11-01", "2026-01-31T18:00:00Z"), ("1790000000", "a moment is written"),
+    ("yesterday", "a moment is written"), ("", "a moment is written"), ("2026-13-01T00:00:00Z", "valid datetime"),
+    ("2026-11-01T00:00:00 08:00", "valid datetime"), ("1677-12-31T23:59:59Z", "1678"), ("9999-12-31T00:00:00Z", "2261"),
+    ("0001-01-01T00:00:00+23:59", "1678"),
+])  # fmt: skip
+def test_a_moment_that_is_none_is_refused_by_its_name(api, name, given, says):
+    refused = api("GET", "/videos", params={name: given})
+    (error,) = refused.json()["errors"]
+    assert (refused.status_code, error["field"]) == (422, f"query.{name}")
+    assert says in error["message"]
+
+
+@pytest.mark.parametrize("given", ["1678-01-01T00:00:00+23:59", "2261-12-31T23:59:59.999999-23:59",
+                                   "2026-11-01t00:00:00z", "2026-11-01T00:00Z"])  # fmt: skip
+def test_the_first_and_the_last_moment_there_is_are_taken(api, given):
+    after, before = (api("GET", "/videos", params={name: given}).json()["total"]
+                     for name in ("recorded_after", "recorded_before"))  # fmt: skip
+    assert after + before == 36
 
 
 def test_a_video_is_shown_whole(here, api):
@@ -59,10 +111,10 @@ def test_a_video_is_shown_whole(here, api):
     assert one["upload"]["finished_at"] is None
     assert one["playable"]
     assert one["streamer"] in ("老番茄直播间", "nightowl")
-    first = api("GET", "/videos/1").json()
-    assert first["thumbnail"] == "/api/videos/1/thumbnail"
-    assert first["upload"]["finished_at"]
-    assert api("GET", "/videos/36").json()["thumbnail"] is None
+    newest = api("GET", "/videos/36").json()
+    assert newest["thumbnail"] == "/api/videos/36/thumbnail"
+    assert newest["upload"]["finished_at"]
+    assert api("GET", "/videos/1").json()["thumbnail"] is None
     assert {one["pinned"] for one in api("GET", "/videos").json()["items"]} == {True, False}
 
 
@@ -114,6 +166,21 @@ def test_the_tree_begins_with_the_watched_directories(here, api):
     assert len(dropped["videos"]) == 6
 
 
+def test_a_folder_of_the_tree_is_told_in_pages(api, here):
+    def level(**more):
+        return api("GET", "/videos/tree", params={"root": str(here.drop), **more}).json()
+
+    whole = level()
+    assert (whole["total"], whole["limit"], whole["offset"], len(whole["videos"])) == (6, 50, 0, 6)
+    assert [one["path"] for one in whole["videos"]] == sorted(one["path"] for one in whole["videos"])
+    pages = [level(limit=4, offset=offset) for offset in (0, 4, 8)]
+    assert [page["total"] for page in pages] == [6, 6, 6]
+    assert [one for page in pages for one in page["videos"]] == whole["videos"]
+    assert api("GET", "/videos/tree?limit=4").json()["total"] == 0
+    refused = api("GET", "/videos/tree?limit=0")
+    assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "query.limit")
+
+
 def test_a_person_asks_for_what_the_settings_do_not_want(here, api):
     db, id = here.catalog.db, one_in(here, State.READY)
     db.execute("update videos set waits_for = 'x', retry_at = '9999' where id = ?", [id])
@@ -144,11 +211,11 @@ def test_a_file_is_kept_for_good_or_no_longer(api):
 
 
 def test_previews_are_those_of_the_house(here, api):
-    (broadcast,) = here.catalog.db.execute("select broadcast_id from videos where id = 1").fetchone()
+    (broadcast,) = here.catalog.db.execute("select broadcast_id from videos where id = 36").fetchone()
     found = [Preview(account="a", waits_for="", bvid="", files=[], cover="", body={"title": "x"})]
     here.house.previews[broadcast] = found
-    assert api("GET", "/videos/1/preview").json() == [one.model_dump() for one in found]
-    submission = api("GET", "/videos/1").json()["submission_id"]
+    assert api("GET", "/videos/36/preview").json() == [one.model_dump() for one in found]
+    submission = api("GET", "/videos/36").json()["submission_id"]
     assert api("GET", f"/submissions/{submission}/preview").json() == [one.model_dump() for one in found]
     dropped = here.catalog.db.execute(
         "select id, file_path, submission_id from videos where broadcast_id is null and submission_id is not null"
