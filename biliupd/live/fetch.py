@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urljoin, urlsplit
+from urllib.request import getproxies
 
 import requests
 import urllib3
@@ -89,8 +90,15 @@ def for_address(headers: Mapping[str, str], before: str, after: str) -> dict[str
 def session() -> requests.Session:
     """A session for one look, which verifies TLS without parsing the certificates anew, and follows no redirect."""
     one = _Unled()
+    one.trust_env = _behind_a_proxy()
     one.mount("https://", SharedTrust())
     return one
+
+
+@functools.cache
+def _behind_a_proxy() -> bool:
+    """Whether the environment names one; if not, requests need not look through it (and for a .netrc) at each look."""
+    return bool(getproxies())
 
 
 class _Unled(requests.Session):

@@ -14,7 +14,7 @@ import trustme
 
 from biliupd.config import LiveConfig
 from biliupd.errors import TemporaryError
-from biliupd.live.fetch import NoAnswer, fetch, for_address, session
+from biliupd.live.fetch import NoAnswer, _behind_a_proxy, fetch, for_address, session
 from biliupd.live.media import find_media_playlist
 
 
@@ -106,6 +106,31 @@ def test_what_identifies_us_does_not_follow_to_another_host(script):
     assert [sent["Referer"] for sent in script.headers] == ["r"] * 3
     assert for_address(headers, "https://h/a", "http://h/a") == {"Referer": "r"}
     assert for_address(headers, "http://h/a", "https://h/b") == headers
+
+
+@pytest.fixture
+def environment(monkeypatch, tmp_path) -> Iterator[pytest.MonkeyPatch]:
+    """Without proxies, and with a password that somebody keeps for this very host."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login me password secret")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    _behind_a_proxy.cache_clear()
+    yield monkeypatch
+    _behind_a_proxy.cache_clear()
+
+
+def test_a_password_that_is_kept_for_other_programs_is_not_sent(script, environment):
+    script.says("/a", body=b"here")
+    fetch(f"{script.url}/a", timeout_seconds=2, largest_bytes=100)
+    assert "Authorization" not in script.headers[0]
+
+
+def test_the_proxy_of_the_environment_is_used(script, environment):
+    environment.setenv("http_proxy", script.url)
+    script.says("http://live.example/a", body=b"here")
+    assert fetch("http://live.example/a", timeout_seconds=2, largest_bytes=100).body == b"here"
 
 
 def test_addresses_in_a_playlist_are_relative_to_where_it_was_found(script):
