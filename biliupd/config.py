@@ -8,7 +8,7 @@ import contextlib
 import ipaddress
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import time
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -29,6 +29,7 @@ from biliupd.template import Template as Template
 from biliupd.template import fill as fill
 from biliupd.template import scheduled as scheduled
 from biliupd.template import template_contradictions as template_contradictions
+from biliupd.watch.listing import ignored
 from biliupd.yaml_file import FilePath, KeyPath, Section, absolute, dotted, near, read
 
 
@@ -364,6 +365,18 @@ class Config(Section):
         return self.templates[name] if name in self.templates else Template()
 
 
+def not_looked_at(name: str, ignore: Sequence[str] = ()) -> str:
+    """Why nothing would be found in a streamer's folder of this name, and what to do; empty: it is looked at.
+
+    `ignore` is that of WatchConfig. The names of watched directories themselves may be any.
+    """
+    if ignored(name):
+        return f"a folder {name!r} is not looked at, as half-written and foreign files are called so: take another name"
+    if ignored(name, ignore):
+        return f"a folder {name!r} is not looked at, as watch.ignore names it: take another name, or another pattern"
+    return ""
+
+
 def without_password(url: str) -> str:
     """An address as people may see it: user and password left out."""
     return re.sub(r"//[^/?#@\s]*@", "//", url)
@@ -413,9 +426,14 @@ def _contradictions(content: Any, base: Path, answers: Callable[[str], bool]) ->
             yield (*path, "template"), f"there is no template {template!r}" + near(template, names["templates"])
         if isinstance(account, str) and account not in names["accounts"]:
             yield (*path, "account"), f"there is no account {account!r}" + near(account, names["accounts"])
+    watch = content.get("watch") if isinstance(content, dict) else None
+    patterns = watch.get("ignore") if isinstance(watch, dict) else None
+    ignore = [one for one in patterns if isinstance(one, str)] if isinstance(patterns, list) else []
     seen: dict[str, KeyPath] = {}
     for path, entry in entries("streamers"):
         name, url = entry.get("name"), entry.get("url")
+        if isinstance(name, str) and name[:1] != "." and (why := not_looked_at(name, ignore)):  # its model says of the dot
+            yield (*path, "name"), why
         if isinstance(name, str) and (first := seen.setdefault(name.casefold(), path)) != path:
             yield (*path, "name"), f"{dotted(first)} has this name already"
         if isinstance(url, str) and not answers(url):

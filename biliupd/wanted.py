@@ -18,11 +18,10 @@ from sqlite_utils import Database
 
 from biliupd.catalog import records
 from biliupd.catalog.database import Catalog
-from biliupd.config import Config, Streamer, without_password
+from biliupd.config import Config, Streamer, not_looked_at, without_password
 from biliupd.errors import PermanentError
 from biliupd.live.platform import LiveStatus, State, platform_for
 from biliupd.live.status import shown
-from biliupd.watch.listing import ignored
 
 Mode = Literal["on", "skipped", "paused"]
 _OWN = ("check_interval", "submit_at", "priority", "template", "account")  #: kept as JSON in the row
@@ -179,9 +178,8 @@ class Wanted:
         except ValidationError as error:
             first = error.errors()[0]
             raise Unfit(str(first["loc"][0]), first["msg"].removeprefix("Value error, ")) from None
-        if ignored(one.name, config.watch.ignore):
-            raise Unfit("name", "a folder of this name is not looked at", hint="it looks like that of a half-written "
-                        "file, or watch.ignore names it")  # fmt: skip
+        if why := not_looked_at(one.name, config.watch.ignore):
+            raise Unfit("name", why)
         if platform_for(one.url) is None:
             raise Unfit("url", "no platform answers for this address", hint="an address is that of a room on a site "
                         "that streamlink knows, or that of a stream, with https:// in front and .flv or .m3u8 at its "

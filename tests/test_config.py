@@ -125,6 +125,11 @@ templates:
         ("a:\n- 'b\nc: d\n", "while scanning a quoted scalar that begins in line 2"),
         ("log: {}\nstreamers: 主播".encode("gbk"), "(line 2): not text: "),
         ("streamers:\n", "streamers (line 1): is empty: give it a value, or leave it out"),
+        ("streamers:\n- {name: a, url: u}\n- url: v\n  name: x.PART", "streamers[1].name (line 4): a folder 'x.PART' is"),
+        ("streamers: [{name: '~$x', url: u}]", "as half-written and foreign files are called so: take another name"),
+        ("streamers: [{name: x.tmp, url: u, record: false}]", "streamers[0].name (line 1): a folder 'x.tmp' is not"),
+        ("watch: {ignore: [7, old*]}\nstreamers: [{name: Older, url: u}]", "[0].name (line 2): a folder 'Older' is not"),
+        ("watch: {ignore: [old*]}\nstreamers: [{name: Older, url: u}]", "as watch.ignore names it: take another name"),
         ("streamers: [{name: 123, url: u}]", "name (line 1): is read as something else than text (123): put it into"),
         ("streamers: [{name: yes, url: u}]", "streamers[0].name (line 1): is read as something else than text (True)"),
         ("recordings: {directory: ~nobody-of-this-name/x}", "recordings.directory (line 1): ~nobody-of-this-name: "),
@@ -146,6 +151,14 @@ templates:
 )
 def test_bad_input_is_refused_with_its_place(text, place):
     assert any(place in line for line in problems(text)), problems(text)
+
+
+def test_a_name_is_complained_of_once_and_that_of_a_watched_directory_not_at_all():
+    assert len(problems("streamers: [{name: .hidden, url: u}]")) == 1
+    assert len(problems("watch: {ignore: nothing}\nstreamers: [{name: nothing, url: u}]")) == 1
+    loaded = parse(b"recordings: {directory: .x.tmp}\ndrop_folders: [{directory: x.part}]\nwatch: {ignore: [x.*]}\n"
+                   b"streamers: [{name: part.x, url: u}]", base=Path("/base"))
+    assert [drop.directory.name for drop in loaded.drop_folders] == ["x.part"]
 
 
 def test_a_password_in_an_address_is_not_repeated():

@@ -72,6 +72,13 @@ def test_what_cannot_be_is_refused_and_the_field_named(wanted, given, field, say
     assert not wanted.changes
 
 
+def test_the_api_refuses_what_watch_ignore_names_in_the_words_of_the_configuration(wanted):
+    wanted.in_force(config(watch={"ignore": ["old*"]}))
+    with pytest.raises(Unfit, match=r"watch\.ignore names it: take another name, or another pattern") as told:
+        wanted.make({"url": URL + "Older"})
+    assert told.value.field == "name"
+
+
 def test_an_address_gives_a_name_that_is_free(wanted):
     wanted.in_force(config("ann"))
     for url in (URL + "ann", "http://host.example/live/%E9%98%BF%E8%8A%B1.flv", "http://host.example:80/.m3u8"):
