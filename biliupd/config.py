@@ -432,8 +432,8 @@ def _contradictions(content: Any, base: Path, answers: Callable[[str], bool]) ->
     seen: dict[str, KeyPath] = {}
     for path, entry in entries("streamers"):
         name, url = entry.get("name"), entry.get("url")
-        if isinstance(name, str) and name[:1] != "." and (why := not_looked_at(name, ignore)):  # its model says of the dot
-            yield (*path, "name"), why
+        if isinstance(name, str) and name[:1] != "." and (why := not_looked_at(name, ignore)):
+            yield (*path, "name"), why  # of a leading dot its model says so
         if isinstance(name, str) and (first := seen.setdefault(name.casefold(), path)) != path:
             yield (*path, "name"), f"{dotted(first)} has this name already"
         if isinstance(url, str) and not answers(url):
