@@ -4,6 +4,7 @@ Any thread of control. Decides nothing that a room decides: it looks, asks and p
 """
 
 import math
+import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -24,7 +25,8 @@ from biliupd.control import models
 from biliupd.control.house import Look, Running
 from biliupd.control.models import Refusal
 from biliupd.edit import play
-from biliupd.errors import ConfigError
+from biliupd.edit.glimpse import glimpse
+from biliupd.errors import ConfigError, TemporaryError
 from biliupd.intake import Intake
 from biliupd.live.poller import Poller
 from biliupd.pipeline import Pipeline
@@ -33,6 +35,7 @@ from biliupd.pipeline.preview import preview
 from biliupd.publish.manners import StandingFile
 from biliupd.record.crew import Crew
 from biliupd.record.ledger import LOSSES, Cause
+from biliupd.record.parts import INDEX
 from biliupd.record.places import read_queue
 from biliupd.wanted import Mode, Unfit, Wanted
 from biliupd.watch.watcher import Watcher
@@ -81,6 +84,10 @@ class Reception:
     def waiting(self) -> list[models.Waiting]:
         """Who is live and waits for a place."""
         return [models.Waiting(**one) for one in read_queue(self._config.recordings.data_directory / "recorders")]
+
+    def recording_file(self, task_id: str) -> Path | None:
+        """What a recorder writes now. Of an FLV the catalog learns when it has ended and has its own name."""
+        return next((newest_part(one.directory) for one in self._crew.running() if one.task_id == task_id), None)
 
     def disk(self) -> models.Disk | None:
         """How much is free where recordings go."""
@@ -152,6 +159,10 @@ class Reception:
     def mp4(self, path: Path, from_seconds: float) -> Iterator[bytes]:
         """A recording for a browser."""
         return play.mp4(self._config.edit, path, from_seconds)
+
+    def glimpse(self, path: Path) -> bytes:
+        """The newest picture of a recording."""
+        return glimpse(self._config.edit, path)
 
     def preview(self, what: str) -> list[models.Preview]:
         """What would be sent."""
@@ -239,6 +250,17 @@ class Reception:
             )
             for line in log.lines(after)
         ]  # fmt: skip
+
+
+def newest_part(directory: Path) -> Path | None:
+    """The file of a broadcast that is written now (`P007.flv.part`), or its playlist (`P007/index.m3u8`)."""
+    try:
+        paths = [*directory.glob("P*.flv.part"), *directory.glob(f"P*/{INDEX}")]
+    except OSError as error:
+        raise TemporaryError(f"{directory.name!a} cannot be read: {error.strerror}") from error
+    found = {int(number[1]): path for path in paths
+             if (number := re.match(r"P(\d{3,})\b", path.relative_to(directory).parts[0]))}  # fmt: skip
+    return found[max(found)] if found else None
 
 
 class Meter:

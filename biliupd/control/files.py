@@ -1,9 +1,11 @@
-"""Routes: pictures and media of the library, whole or in pieces, and any recording as MP4 that a browser plays.
+"""Routes: pictures and media of the library, whole or in pieces, any recording as MP4 that a browser plays, and the
+newest picture of what is being recorded.
 
 A row says where its file lies, and rows are not believed: what is opened has to be a regular file inside the watched
 directories, whatever links lead there. Files are read on a few threads that are kept for that; nothing is written.
 """
 
+import math
 import os
 import re
 import stat
@@ -20,13 +22,15 @@ from fastapi import APIRouter, Query, Request, Response
 from loguru import logger
 from starlette.types import Receive, Scope, Send
 
-from biliupd.catalog import videos
+from biliupd.catalog import tasks, videos
 from biliupd.catalog.paths import readable
 from biliupd.catalog.videos import Video
+from biliupd.control import pictures, rows
 from biliupd.control.context import Context, Here, may
 from biliupd.control.models import Id, Refusal
 from biliupd.control.problems import problems
-from biliupd.errors import BiliupdError, TemporaryError
+from biliupd.control.tasks import TaskId
+from biliupd.errors import BiliupdError, PermanentError, TemporaryError
 
 READERS = 16  #: threads that read for clients
 MOST = 64  #: that are sent at the same time: each keeps one open, and a piece of it in memory
@@ -43,6 +47,9 @@ _BYTES: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
 _PICTURE: dict[int | str, dict[str, Any]] = {
     200: {"content": {"image/jpeg": _BYTES, "image/png": _BYTES, "image/webp": _BYTES}},
     304: {"description": "As it was"}, **problems(404, 412),
+}  # fmt: skip
+_LIVE_PICTURE: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"image/jpeg": _BYTES}}, 304: {"description": "As it was"}, **problems(404, 409),
 }  # fmt: skip
 _MEDIA: dict[int | str, dict[str, Any]] = {
     200: {"content": dict.fromkeys((*TYPES.values(), OTHER), _BYTES)},
@@ -106,9 +113,7 @@ async def play(
     readers: CapacityLimiter = request.app.state.readers
 
     def begin() -> tuple[Iterator[bytes], bytes]:
-        with open_within(_present(here, id)["file_path"], here.house.roots()) as opened:
-            path = Path(os.readlink(f"/proc/self/fd/{opened.fileno()}"))
-        pieces = here.house.mp4(path, from_seconds)
+        pieces = here.house.mp4(_path_within(here, _present(here, id)["file_path"]), from_seconds)
         return pieces, next(pieces, b"")
 
     pieces, first = await to_thread.run_sync(begin, limiter=readers)
@@ -118,6 +123,43 @@ async def play(
         return pending.pop() if pending else next(pieces, b"")
 
     return Pulled(pull, getattr(pieces, "close", lambda: None), readers, media_type="video/mp4")
+
+
+@router.get("/tasks/{id}/picture", response_class=Response, responses=_LIVE_PICTURE, summary="What is recorded now")
+async def live_picture(request: Request, here: Here, id: TaskId) -> Response:
+    """The newest keyframe of what a recorder writes, at most 480x270 pixels. Made when it is asked for, at most every
+    30 seconds for each recording; `max-age` says when to ask again."""
+    readers: CapacityLimiter = request.app.state.readers
+
+    def check() -> None:
+        for row in tasks.some(here.catalog.db, [id]):
+            if row["status"] != "recording":
+                raise Refusal(404, "it has ended: nothing is being recorded")
+            return
+        raise Refusal(404, f"there is no task {id}", field="path.id")
+
+    def make() -> bytes:
+        path = here.house.recording_file(id)
+        if path is None:
+            raise Refusal(404, "nothing is being written yet")
+        try:
+            return here.house.glimpse(_path_within(here, str(path)))
+        except PermanentError as error:
+            raise Refusal(404, str(error)) from error
+
+    await to_thread.run_sync(check, limiter=readers)
+    found = await pictures.of(request.app).get(
+        id, lambda: to_thread.run_sync(make, limiter=readers, abandon_on_cancel=True))  # fmt: skip
+    headers = {"ETag": found.etag, "Cache-Control": f"private, max-age={math.ceil(found.fresh_seconds)}"}
+    if rows.is_known(request, found.etag):
+        return Response(status_code=304, headers=headers)
+    return Response(found.content, 200, headers, "image/jpeg")
+
+
+def _path_within(here: Context, path: str) -> Path:
+    """The file that `open_within` would open, by its own name."""
+    with open_within(path, here.house.roots()) as opened:
+        return Path(os.readlink(f"/proc/self/fd/{opened.fileno()}"))
 
 
 def _row(here: Context, id: int) -> Video:

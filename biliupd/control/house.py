@@ -57,6 +57,9 @@ class House(Protocol):
     def waiting(self) -> list[Waiting]:
         """Who is live and waits for a place."""
 
+    def recording_file(self, task_id: str) -> Path | None:
+        """What the recorder of a task writes now: a file, or the playlist of its segments; None: nothing (yet)."""
+
     def disk(self) -> Disk | None:
         """How much is free where recordings go; None when that cannot be told."""
 
@@ -86,6 +89,12 @@ class House(Protocol):
         """Any recording as fragmented MP4 that a browser plays, from about there on; closing the iterator ends it.
 
         Waits. Refusal 409 when it cannot be played, 503 when too many are being played.
+        """
+
+    def glimpse(self, path: Path) -> bytes:
+        """The newest keyframe of a recording that grows, as a small JPEG. Waits, 10 s at most.
+
+        PermanentError when there is none in it (yet).
         """
 
     def preview(self, what: str) -> list[Preview]:

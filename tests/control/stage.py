@@ -50,6 +50,7 @@ from biliupd.control.models import (
 from biliupd.control.passwords import Passwords
 from biliupd.control.server import Control
 from biliupd.edit import play
+from biliupd.edit.glimpse import glimpse
 from biliupd.errors import PermanentError
 
 GIB = 1024**3
@@ -79,6 +80,8 @@ class FakeHouse:
         self.played: list[tuple[Path, float]] = []
         self.still_playing = 0
         self.plays: Callable[[Path, float], Iterator[bytes]] = lambda path, at: play.mp4(EditConfig(), path, at)
+        self.writes: dict[str, Path | None] = {}  #: by task: its file; of others that run it is a clip
+        self.glimpses: Callable[[Path], bytes] = lambda path: glimpse(EditConfig(), path)
         self.on_mode: Callable[[int, Mode], None] = self.obey  #: what comes of a start or a stop
         self.watching = Watcher(
             watching=True, suspended=False, roots=[Root(path=str(root), trouble="", observed="inotify")
@@ -100,6 +103,12 @@ class FakeHouse:
 
     def waiting(self) -> list[Waiting]:
         return list(self.waits)
+
+    def recording_file(self, task_id: str) -> Path | None:
+        if task_id not in self.writes:
+            self.writes[task_id] = self.watched[0] / f"{task_id}.flv.part"
+            shutil.copy(media() / "clip.flv", self.watched[0] / f"{task_id}.flv.part")
+        return self.writes[task_id]
 
     def disk(self) -> Disk | None:
         return self.free
@@ -198,6 +207,10 @@ class FakeHouse:
             yield from self.plays(path, from_seconds)
         finally:
             self.still_playing -= 1
+
+    def glimpse(self, path: Path) -> bytes:
+        self._do("glimpse", path)
+        return self.glimpses(path)
 
     def preview(self, what: str) -> list[Preview]:
         self._do("preview", what)
