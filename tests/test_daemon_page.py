@@ -63,6 +63,9 @@ def test_from_the_first_user_to_the_bvid_on_the_page(world: World, page: Page):
     expect(page.get_by_text(re.compile("100 ?%, no gap")).first).to_be_visible()
     world.wait(lambda: any(read(path.parent).figures.media_seconds > 4 for path in
                            (world.directory / "recordings").glob("*/*/broadcast.json")), 30, "media")  # fmt: skip
+    frame = page.get_by_role("img", name="bob, a few seconds ago")
+    expect(frame).to_be_visible()  # out of the file that grows: it is asked for only when there is something in it
+    assert frame.evaluate("async image => (await image.decode(), [image.naturalWidth, image.naturalHeight])") == [320, 180]
     world.site.go_offline("flv1")
 
     page.get_by_role("link", name="Library").click()

@@ -103,6 +103,7 @@ export const en = {
     account: "Account {name}: {state}", held_video: "Held: {title}", held_submission: "Not published: {title}",
     more_held: { one: "{count} waits for you", other: "{count} wait for you in all" },
     elapsed: "Running for", stop: "Stop recording {name}", graph: "Bitrate of the last minutes, now {rate}", starting: "Beginning",
+    frame: "{name}, a few seconds ago", frame_last: "{name}, the last picture that came", play: "Play what is recorded of {name}",
     bitrate: "Bitrate", size: "Size", speed: "Speed", length: "Recorded", reconnects: { one: "{count} reconnect", other: "{count} reconnects" },
     disk: "Disk", free: "{size} free", full_in: "Full in {span}", disk_used: "Used space of the disk", of: "{free} of {total} free",
     waiting: "Waiting", priority: "Priority {n}", uploads: "Uploads", no_upload: "Nothing is being uploaded.",

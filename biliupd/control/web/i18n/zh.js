@@ -85,6 +85,7 @@ export const zh = {
     nobody: "无人开播", nobody_text: "一旦开播便自动录制。", account: "账号 {name}：{state}", held_video: "待处理：{title}",
     held_submission: "未能投稿：{title}", more_held: { other: "共 {count} 项待处理" }, elapsed: "已录", stop: "停止录制 {name}",
     graph: "最近几分钟的码率，当前 {rate}", starting: "正在开始", bitrate: "码率", size: "大小", speed: "速度", length: "已录时长",
+    frame: "{name}，几秒前的画面", frame_last: "{name}，最后收到的画面", play: "播放 {name} 的录像",
     reconnects: { other: "重连 {count} 次" }, disk: "磁盘", free: "可用 {size}", full_in: "{span}后写满", disk_used: "磁盘已用空间", of: "可用 {free}，共 {total}",
     waiting: "等待中", priority: "优先级 {n}", uploads: "上传", no_upload: "当前没有上传。", queued: { other: "另有 {count} 个视频在途" },
     latest: "最近发布", no_latest: "暂无。",

@@ -9,6 +9,7 @@ import { to } from "../js/router.js";
 import { all, isOld, may, redraw, store } from "../js/store.js";
 import { busy, halt, retry, streamerOf } from "../js/states.js";
 import { bar, button, chip, empty, figure, skeleton } from "../js/ui.js";
+import * as frames from "./frames.js";
 import { showLedger } from "./ledger.js";
 
 const LISTED = 5;
@@ -21,7 +22,7 @@ let unfolded = false;
 export const now = {
   enter() {
     clearInterval(clockTimer);
-    clockTimer = setInterval(redraw, 1000); // what is elapsed goes on by itself
+    clockTimer = setInterval(() => (redraw(), frames.look()), 1000); // what is elapsed goes on by itself
   },
   leave() {
     clearInterval(clockTimer);
@@ -170,32 +171,48 @@ function recording(task) {
   const figures = task.figures;
   const samples = store.bitrates.get(task.id) ?? [];
   const streamer = store.streamers.get(task.streamer_id) ?? streamerOf(task.streamer);
-  const video = all("videos").find((one) => one.broadcast_id === task.broadcast_id && one.thumbnail);
   const slow = figures && figures.speed > 0 && figures.speed < 0.9 && figures.media_seconds > 30;
   const silent = isSilent(task);
   return h(
     "li",
     { key: task.id, class: "card panel" },
-    h("div", { class: "card-head" },
-      h("div", { class: "cover" }, video ? h("img", { src: video.thumbnail, alt: "", loading: "lazy" }) : monogram(task.streamer)),
-      h("div", { class: "card-title" },
-        h("h3", { class: "two-lines", title: task.streamer, dir: "auto" }, task.streamer),
-        h("p", { class: "muted two-lines", title: task.title, dir: "auto" }, task.title || t("untitled"))),
-      h("div", { class: "card-side" },
-        h("time", { class: "elapsed", title: t("now.elapsed") }, clock(elapsed(task))),
-        streamer && may("operator") && button({
-          label: t("now.stop", { name: task.streamer }), icon: "stop", only: true, small: true,
-          busy: busy(`streamer ${streamer.id}`), onClick: () => halt({ ...streamer, task }, "stop"),
-        }))),
-    h("div", { class: "row-wrap" }, silent && chip("bad", t("now.nothing_comes")), wholeness(figures, task.broadcast_id, silent), figures?.reconnects > 0 &&
-      h("small", { class: "muted" }, t("now.reconnects", { n: figures.reconnects, count: number(figures.reconnects) }))),
-    sparkline(samples, t("now.graph", { rate: bitrate(figures?.bitrate) })),
+    h("div", { class: "card-top" },
+      picture(task, silent),
+      h("div", { class: "card-main" },
+        h("div", { class: "card-head" },
+          h("div", { class: "card-title" },
+            h("h3", { class: "two-lines", title: task.streamer, dir: "auto" }, task.streamer),
+            h("p", { class: "muted two-lines", title: task.title, dir: "auto" }, task.title || t("untitled"))),
+          h("div", { class: "card-side" },
+            h("time", { class: "elapsed", title: t("now.elapsed") }, clock(elapsed(task))),
+            streamer && may("operator") && button({
+              label: t("now.stop", { name: task.streamer }), icon: "stop", only: true, small: true,
+              busy: busy(`streamer ${streamer.id}`), onClick: () => halt({ ...streamer, task }, "stop"),
+            }))),
+        h("div", { class: "row-wrap" }, silent && chip("bad", t("now.nothing_comes")), wholeness(figures, task.broadcast_id, silent), figures?.reconnects > 0 &&
+          h("small", { class: "muted" }, t("now.reconnects", { n: figures.reconnects, count: number(figures.reconnects) }))),
+        sparkline(samples, t("now.graph", { rate: bitrate(figures?.bitrate) })))),
     h("dl", { class: "figures" },
       figure(t("now.bitrate"), figures?.bitrate || silent ? bitrate(figures.bitrate) : "–", silent ? "bad" : ""),
       figure(t("now.size"), bytes(figures?.bytes)),
       figure(t("now.speed"), figures?.speed ? `${number(figures.speed, 2)}×` : "–", slow ? "warn" : ""),
       figure(t("now.length"), clock(figures?.media_seconds))),
   );
+}
+
+/** The newest frame; a video that can be played already is a click away. */
+function picture(task, silent) {
+  const videos = all("videos").filter((one) => one.broadcast_id === task.broadcast_id);
+  const growing = videos.find((one) => one.state === "recording" && one.playable);
+  const { src, old } = frames.frameOf(task.id);
+  const still = videos.find((one) => one.thumbnail)?.thumbnail;
+  const stopped = silent || old;
+  const place = {
+    class: `cover ${stopped ? "stopped" : ""}`, key: growing ? "link" : "plain", mount: (el) => frames.watch(el, task.id), unmount: frames.unwatch,
+  };
+  const shown = src ? h("img", { key: "newest", class: "newest", src, alt: t(stopped ? "now.frame_last" : "now.frame", { name: task.streamer }), decoding: "sync" })
+    : still ? h("img", { key: "still", src: still, alt: "", loading: "lazy" }) : monogram(task.streamer);
+  return growing ? h("a", { ...place, href: to(`library/video/${growing.id}`), "aria-label": t("now.play", { name: task.streamer }) }, shown) : h("div", place, shown);
 }
 
 /** How whole a recording is; without a gap it is a reward. */
