@@ -128,10 +128,13 @@ export const en = {
   },
   library: {
     search: "Title or streamer", streamer: "Streamer", any_streamer: "All streamers", state: "State", any_state: "All states",
-    sort: "Order", by_created_at: "Newest first", by_title: "By title", by_duration: "Longest first",
+    sort: "Order", by_recorded_at: "Newest first", by_created_at: "Added last", by_title: "By title", by_duration: "Longest first",
     by_file_size: "Largest first", by_uploaded_at: "Published last", view: "View", grid: "Grid", tree: "Folders",
     roots: "All folders", crumbs: "Folder", none: "Nothing here yet",
     none_text: "What is recorded appears here, and every video that is put into a drop folder.",
+    when: "Recorded", when_any: "Any time", when_today: "Today", when_week: "Last 7 days", when_month: "Last 30 days",
+    when_days: "Choose days…", from: "First day", until: "Last day", none_then: "Nothing was recorded then.",
+    no_match_then: "No video of then is like that.",
     no_match: "No video is like that.", all: "Show all", videos: { one: "{count} video", other: "{count} videos" },
     pinned: "Pinned: never deleted", pages: "Pages", range: "{first}–{last} of {total}", sync: "Look through all folders now", synced: "All folders are being looked through", before: "Page before", after: "Next page",
   },
@@ -140,7 +143,7 @@ export const en = {
     asked: "It will be published", pin: "Pin", unpin: "Unpin", pin_text: "A pinned file is never deleted",
     preview: "Preview", download: "Download", submission: "Submission", streamer: "Streamer", dropped: "Dropped file",
     length: "Length", size: "Size", picture: "Picture", codecs: "Codecs", bitrate: "Bitrate", created: "Came",
-    uploaded: "Uploaded", attempts: "Tries", file: "File", left_out: "Left out when it was merged",
+    recorded: "Recorded", added: "Added", uploaded: "Uploaded", attempts: "Tries", file: "File", left_out: "Left out when it was merged",
   },
   play: {
     cannot: "The browser cannot play this", cannot_text: "It does not know this format. Download it and open it in a player.",

@@ -103,16 +103,18 @@ export const zh = {
   },
   library: {
     search: "标题或主播", streamer: "主播", any_streamer: "全部主播", state: "状态", any_state: "全部状态", sort: "排序",
-    by_created_at: "最新优先", by_title: "按标题", by_duration: "最长优先", by_file_size: "最大优先", by_uploaded_at: "最近发布",
+    by_recorded_at: "最新优先", by_created_at: "最近入库", by_title: "按标题", by_duration: "最长优先", by_file_size: "最大优先", by_uploaded_at: "最近发布",
     view: "视图", grid: "网格", tree: "文件夹", roots: "全部文件夹", crumbs: "文件夹", none: "这里还没有内容",
     none_text: "录制的内容会出现在这里，放入投稿文件夹的视频也是。", no_match: "没有符合条件的视频。", all: "显示全部",
+    when: "录制时间", when_any: "全部时间", when_today: "今天", when_week: "最近 7 天", when_month: "最近 30 天", when_days: "选择日期…",
+    from: "开始日期", until: "结束日期", none_then: "这段时间没有录制任何视频。", no_match_then: "这段时间没有符合条件的视频。",
     videos: { other: "{count} 个视频" }, pinned: "已固定：永不删除", pages: "翻页", range: "第 {first}–{last} 个，共 {total} 个",
     sync: "立即扫描所有文件夹", synced: "正在扫描所有文件夹", before: "上一页", after: "下一页",
   },
   video: {
     title: "视频", removed: "已发布，文件已于 {when} 移除。", publish: "投稿", asked: "将会投稿", pin: "固定", unpin: "取消固定",
     pin_text: "固定的文件永不删除", preview: "预览投稿", download: "下载", submission: "稿件", streamer: "主播", dropped: "投放的文件",
-    length: "时长", size: "大小", picture: "画面", codecs: "编码", bitrate: "码率", created: "入库", uploaded: "上传", attempts: "尝试次数",
+    length: "时长", size: "大小", picture: "画面", codecs: "编码", bitrate: "码率", created: "入库", recorded: "录制时间", added: "入库", uploaded: "上传", attempts: "尝试次数",
     file: "文件", left_out: "合并时略去的部分",
   },
   play: {

@@ -9,12 +9,13 @@ import { go, route, to } from "../js/router.js";
 import { listen, may, redraw, store } from "../js/store.js";
 import { act, busy, videoChip } from "../js/states.js";
 import { bar, button, empty, problem, segments, skeleton } from "../js/ui.js";
+import { between, dates, narrows } from "./dates.js";
 import { closeVideo, openVideo } from "./video.js";
 
 const PAGE = 48;
 const STATES = ["recording", "recorded", "editing", "ready", "uploading", "uploaded", "published", "held", "ignored", "missing"];
-const SORTS = ["created_at", "title", "duration", "file_size", "uploaded_at"];
-const CHOICES = ["q", "streamer", "state", "sort", "order", "page", "root", "folder", "view"];
+const SORTS = ["recorded_at", "created_at", "title", "duration", "file_size", "uploaded_at"];
+const CHOICES = ["q", "streamer", "state", "when", "from", "until", "sort", "order", "page", "root", "folder", "view"];
 
 let found = null; // {items, total} or a Tree
 let asked = "";
@@ -52,11 +53,16 @@ function choices() {
 const choose = (change, replace = false) =>
   go(to("library", { ...choices(), page: "", ...change }), replace);
 
+const placeOf = ({ page }) => Math.min(1e6, Math.max(0, Math.floor(Number(page)) || 0));
+const lastOf = ({ total }) => Math.max(0, Math.ceil(total / PAGE) - 1);
+
 async function load(anew = false) {
-  const { view, root, folder, page, sort, ...filter } = choices();
-  const [path, query] = view === "tree"
-    ? ["/videos/tree", { root, folder }]
-    : ["/videos", { ...filter, sort: sort || "created_at", order: filter.order || "desc", limit: PAGE, offset: PAGE * (Number(page) || 0) }];
+  const chosen = choices();
+  const { q, streamer, state, sort, order, root, folder } = chosen;
+  const piece = { limit: PAGE, offset: PAGE * placeOf(chosen) };
+  const [path, query] = chosen.view === "tree"
+    ? ["/videos/tree", { root, folder, ...piece }]
+    : ["/videos", { q, streamer, state, ...between(chosen), sort: sort || SORTS[0], order: order || "desc", ...piece }];
   const wanted = `${path} ${JSON.stringify(query)}`;
   if (wanted === asked && !anew) return;
   if (wanted !== asked) found = null;
@@ -67,6 +73,7 @@ async function load(anew = false) {
   try {
     const answer = await get(path, query, own.signal);
     if (own !== request) return;
+    if (placeOf(chosen) > lastOf(answer)) return choose({ page: lastOf(answer) || "" }, true); // what was there is gone
     [found, error] = [answer, null];
   } catch (failure) {
     if (own.signal.aborted) return;
@@ -107,7 +114,8 @@ function tools(chosen) {
     !tree && h("select", {
       "aria-label": t("library.sort"),
       onChange: ({ target }) => choose({ sort: target.value, order: target.value === "title" ? "asc" : "" }),
-    }, SORTS.map((sort) => option(sort, t(`library.by_${sort}`), chosen.sort || "created_at"))),
+    }, SORTS.map((sort) => option(sort, t(`library.by_${sort}`), chosen.sort || SORTS[0]))),
+    !tree && dates(chosen, choose),
     h("span", { class: "grow" }),
     may("operator") && button({ label: t("library.sync"), icon: "retry", only: true, busy: busy("sync"), onClick: () => act("sync", () => post("/sync", {}), t("library.synced")) }),
     segments({
@@ -136,15 +144,16 @@ function list(chosen) {
   const folders = found.folders ?? [];
   if (!videos.length && !folders.length) return nothing(chosen);
   return h("div", { key: "list" },
-    folders.length > 0 && h("ul", { class: "panel rows folders" }, folders.map((one) => folder(one, chosen))),
+    folders.length > 0 && placeOf(chosen) === 0 && h("ul", { class: "panel rows folders" }, folders.map((one) => folder(one, chosen))),
     h("ul", { class: "tiles", onKeydown: rove }, videos.map((video) => tile(video, chosen, videos.some((one) => one.id === current) ? current : videos[0].id))),
-    found.items && pages(chosen));
+    found.total > 0 && pages(chosen));
 }
 
 function nothing(chosen) {
-  const narrowed = chosen.q || chosen.streamer || chosen.state;
-  if (!narrowed) return empty("library", t("library.none"), t("library.none_text"));
-  return empty("search", t("nothing"), t("library.no_match"),
+  const others = chosen.q || chosen.streamer || chosen.state;
+  const then = narrows(chosen);
+  if (chosen.view === "tree" || !(others || then)) return empty("library", t("library.none"), t("library.none_text"));
+  return empty("search", t("nothing"), t(!then ? "library.no_match" : others ? "library.no_match_then" : "library.none_then"),
     button({ label: t("library.all"), onClick: () => go(to("library")) }));
 }
 
@@ -165,7 +174,7 @@ function tile(video, chosen, reached) {
         video.pinned && h("span", { class: "pinned", title: t("library.pinned") }, icon("pin", 15)),
         video.state === "uploading" && upload && bar(upload.bytes_sent / (upload.bytes_total || 1), t("upload.of", { title: video.title }))),
       h("h2", { class: "two-lines", title: video.title }, video.title),
-      h("p", { class: "small-text muted one-line" }, [video.streamer, bytes(video.file_size), ago(video.created_at)].filter(Boolean).join(" · ")),
+      h("p", { class: "small-text muted one-line" }, [video.streamer, bytes(video.file_size), ago(video.recorded_at)].filter(Boolean).join(" · ")),
       videoChip(video)));
 }
 
@@ -183,8 +192,8 @@ function rove(event) {
 }
 
 function pages(chosen) {
-  const page = Number(chosen.page) || 0;
-  const last = Math.max(0, Math.ceil(found.total / PAGE) - 1);
+  const page = placeOf(chosen);
+  const last = lastOf(found);
   const first = page * PAGE + 1;
   return h("nav", { class: "pages", "aria-label": t("library.pages") },
     h("span", { class: "muted number" }, t("library.range", { first: number(first), last: number(Math.min(found.total, first + PAGE - 1)), total: number(found.total) })),

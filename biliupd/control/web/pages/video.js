@@ -121,7 +121,8 @@ function facts(video) {
     figure(t("video.picture"), video.width ? `${video.width} × ${video.height}` : "–"),
     figure(t("video.codecs"), codecs || "–"),
     figure(t("video.bitrate"), video.bitrate ? bitrate(video.bitrate) : "–"),
-    figure(t("video.created"), moment(video.created_at)),
+    figure(t("video.recorded"), moment(video.recorded_at)),
+    figure(t("video.added"), moment(video.created_at)),
     figure(t("video.uploaded"), moment(video.uploaded_at) || "–"),
     video.attempts > 0 && figure(t("video.attempts"), number(video.attempts)),
     h("div", { class: "figure whole-line" }, h("dt", null, t("video.file")), h("dd", { class: "mono path" }, `${video.root}/${video.path}`)));
