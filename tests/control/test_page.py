@@ -12,13 +12,13 @@ DAEMON = {
     "it is being recorded": "正在录制",
     "offline: it is recorded when it goes live": "未开播，开播后自动录制",
     "unknown (the site answers 502): it is recorded when it goes live":
-        "状态未知（the site answers 502），开播后自动录制",
+        "状态未知（网站返回 502），开播后自动录制",
     "葵 is live and waits: 3 of 3 recordings run, its priority is -5":
         "葵 已开播，正在等待：已有 3 个在录，其优先级为 -5",
     "waits for 1 of 2 parts: 歌回 P002 is editing": "等待“歌回 P002”（合并中）",
     "not published: auto_upload is off for 葵": "未投稿：葵 未开启自动投稿",
     "/srv: 9.00 GiB are free, and what is being recorded fills that by 23:40 (all but the 5.00 GiB that stay free)":
-        "/srv：可用 9.00 GiB，预计 23:40 写满（保留 5.00 GiB）",
+        "/srv：可用 9.00\u00a0GiB，预计 23:40 写满（保留 5.00\u00a0GiB）",
     "String should have at least 8 characters": "至少 8 个字符",
     "Input should be less than or equal to 1000": "不能大于 1000",
     "video 3 is not uploaded: it is published already": "无法投稿：已发布",

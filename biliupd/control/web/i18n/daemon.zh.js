@@ -1,62 +1,126 @@
-/** What the daemon says most often, in Chinese: a sentence as it comes, and how it is said. What is not here stays as it is. */
+/** What the daemon says, in Chinese. What is not known here stays as it is.
+ *
+ * A sentence is written as it comes, with places for what it names: {x} stays as it is, {-x} too, but is one word or in
+ * quotes; {=x} is a sentence of its own and said in turn, {!x} is one that has to be known here, {+x} is known or like
+ * {-x}, {*x} are several; {#x} is a number, {~x} seconds, {%x} a size, {@x} a moment, {state.x} a word of the page. What stands before
+ * a colon, a semicolon or a comma is a sentence of its own, too. There are no patterns that could take long: the texts
+ * come from anywhere.
+ */
 
-import { word } from "../js/i18n.js";
+import { bytes, moment, span } from "../js/format.js";
+import { has, word } from "../js/i18n.js";
+import catalog from "./daemon/catalog.zh.js";
+import control from "./daemon/control.zh.js";
+import edit from "./daemon/edit.zh.js";
+import publish from "./daemon/publish.zh.js";
+import record from "./daemon/record.zh.js";
+import settings from "./daemon/settings.zh.js";
+import watch from "./daemon/watch.zh.js";
 
-export default [
-  // of a request
-  [/^no platform answers for this address$/, "没有平台支持该地址，请检查是否有误"],
-  [/^an address is that of a room on a site that streamlink knows, or .*$/, "地址应为受支持网站的直播间，或以 https:// 开头、.flv 或 .m3u8 结尾的直播流"],
-  [/^there is a streamer (.+) already$/, "主播 $1 已存在"],
-  [/^(.+) is (?:set|written) in (.+), line (\d+)$/, "$1 写在 $2 第 $3 行"],
-  [/^change it there(?:; saving the file applies it at once)?$/, "请在文件中修改，保存后立即生效"],
-  [/^record is false for (.+) in (.+), line (\d+)$/, "$2 第 $3 行中 $1 的 record 为 false"],
-  [/^there is no (template|account) '(.+)' in the configuration$/, "配置中没有“$2”"],
-  [/^String should have at least (\d+) characters?$/, "至少 $1 个字符"],
-  [/^String should have at most (\d+) characters?$/, "最多 $1 个字符"],
-  [/^String should match pattern .*$/, "含有不允许的字符"],
-  [/^Input should be (greater|less) than or equal to (-?\d+)$/, (_, way, limit) => `不能${way === "less" ? "大" : "小"}于 ${limit}`],
-  [/^this is not the code$/, "验证码不正确"],
-  [/^the old password is wrong$/, "当前密码不正确"],
-  [/^there is a user (.+) already$/, "用户 $1 已存在"],
-  [/^take another name$/, "请换一个名称"],
-  [/^video \d+ is not uploaded: (.+)$/, (_, why) => `无法投稿：${{
-    "it is being uploaded already": "正在上传", "Bilibili has it already": "已上传到哔哩哔哩", "it is published already": "已发布",
-    "it is held for a person": "待处理，请先重试", "it is ignored": "已忽略，请先重试", "its file is gone": "文件已不存在",
-    "its file was removed": "文件已移除",
-  }[why] ?? why}`],
-  [/^there is nothing to send for .+$/, "没有可提交的内容"],
-  // of a room
-  [/^it is being recorded$/, "正在录制"],
-  [/^it is being looked at$/, "正在检查是否开播"],
-  [/^its recording is being ended$/, "录制正在收尾"],
-  [/^live: it waits for a place or for space$/, "已开播，正在等待录制名额或磁盘空间"],
-  [/^(offline|restricted|unknown)(?: \((.+)\))?: it is recorded when it goes live$/,
-    (_, status, why) => `${{ offline: "未开播", restricted: "直播受限", unknown: "状态未知" }[status]}${why ? `（${why}）` : ""}，开播后自动录制`],
-  [/^it is recorded again when it goes live anew$/, "下次开播时恢复录制"],
-  [/^it is neither looked at nor recorded until it is started$/, "已暂停，重新开始前不检查也不录制"],
-  [/^(.+) is live and waits: (\d+) of \d+ recordings run, its priority is (-?\d+)$/, "$1 已开播，正在等待：已有 $2 个在录，其优先级为 $3"],
-  [/^(.+) is not recorded: too little is free in (.+); from (.+) on it is$/, "$1 未录制：$2 可用空间不足，达到 $3 后恢复"],
-  [/^not looked at yet$/, "尚未检查"],
-  [/^the site says it is not for everybody$/, "网站限制观看"],
-  [/^the site answers (\d+)$/, "网站返回 $1"],
-  [/^the server says there is no such stream$/, "服务器上没有该直播流"],
-  [/^the playlist has not moved for (\d+) s$/, "播放列表已 $1 秒没有更新"],
-  [/^no media within (\d+) s$/, "$1 秒内没有数据"],
-  // of the disk
-  [/^(?:(.+): )?(.+) are free, and what is being recorded fills that by (\d+:\d+) \(all but the (.+) that stay free(?:, and (.+) that merging will take)?\)$/,
-    (_, where, free, at, kept, merging) => `${where ? `${where}：` : ""}可用 ${free}，预计 ${at} 写满（保留 ${kept}${merging ? `，合并另需 ${merging}` : ""}）`],
-  // of publishing and accounts
-  [/^not published: auto_upload is off for (.+)$/, "未投稿：$1 未开启自动投稿"],
-  [/^not published: upload is off for .+$/, "未投稿：此处已关闭投稿"],
-  [/^not published: it belongs to no streamer and no drop folder of the configuration$/, "未投稿：不属于配置中的任何主播或投稿文件夹"],
-  [/^waits for an account: there is none in the configuration \(accounts:\)$/, "等待账号：配置中没有账号（accounts:）"],
-  [/^waits for the broadcast is still going on$/, "等待直播结束"],
-  [/^waits for (?:\d+ of \d+ parts|\d+ of its videos|its first part): (.+) is (\w+)$/, (_, title, state) => `等待“${title}”（${word("state", state)}）`],
-  [/^waits for (\d+) of its (\d+) files, not catalogued yet$/, "等待 $2 个文件中的 $1 个入库"],
-  [/^waits for something new may come into its folder$/, "等待文件夹内容齐全"],
-  [/^no part is left: its files are missing or ignored$/, "没有可用的分P：文件缺失或已忽略"],
-  [/^waits for the pause between two submissions$/, "等待两次投稿之间的间隔"],
-  [/^a fragment of ([\d.]+) s; biliupd retry publishes it$/, "仅 $1 秒的片段，重试即可投稿"],
-  [/^(\d+) files are not taken yet: (.+)$/, "有 $1 个文件尚未入库：$2"],
-  [/^log in again: (biliupd login .+)$/, "请重新登录：$1"],
-];
+const LONGEST = 10_000; // characters: nobody reads more
+const MOST = 200; // sentences within one
+const JOINS = { "\n": "\n", ": ": "：", "; ": "；", ", ": "，" };
+
+const whole = new Map();
+const rules = []; // those that say something behind a whole sentence, those that begin with words, the rest; the longest first
+for (const [english, chinese] of [catalog, control, edit, publish, record, settings, watch].flatMap(Object.entries)) {
+  if (english.includes("{")) rules.push(rule([english, chinese]));
+  else whole.set(english, chinese);
+}
+rules.sort((one, other) => one.rank - other.rank || other.length - one.length);
+
+function rule([english, chinese]) {
+  const pieces = english.split(/\{([-=!+*#~%@]|\w+\.)?(\w+)\}/); // literal, kind, name, literal, kind, name, literal …
+  const rank = pieces[0] ? 1 : /[=!]/.test(pieces[1]) && pieces.at(-1) ? 0 : 2;
+  return { pieces, chinese, rank, length: english.replace(/\{[^{}]+\}/g, "").length };
+}
+
+let left = 0;
+
+/** A sentence in Chinese; undefined when nothing of it is known. */
+export default function say(text) {
+  left = MOST;
+  return text.length > LONGEST ? undefined : inTurn(text);
+}
+
+function inTurn(text) {
+  if (whole.has(text)) return whole.get(text);
+  left -= 1;
+  for (const one of rules) {
+    const found = left > 0 && cut(text, one.pieces);
+    const said = found && filled(found, one);
+    if (said) return said;
+  }
+  return left > 0 ? joined(text) : undefined;
+}
+
+/** The first of several sentences, or a name that stands before one, and the rest. */
+function joined(text) {
+  const [, first, join] = /^(.+?)(\n|[:;,] )(?=.)/s.exec(text) ?? [];
+  if (!join) return undefined;
+  const [said, rest] = [inTurn(first), inTurn(text.slice(first.length + join.length))];
+  if (said === undefined && rest === undefined) return undefined;
+  const kept = said === undefined && join !== ": "; // it may be within a name
+  return `${said ?? shown(first)}${kept ? join : JOINS[join]}${rest ?? text.slice(first.length + join.length)}`;
+}
+
+/** What stands at the places of a sentence; each ends where what follows it comes first. */
+function cut(text, pieces) {
+  const last = pieces.at(-1);
+  if (!text.startsWith(pieces[0]) || !text.endsWith(last)) return null;
+  const [found, end] = [[], text.length - last.length];
+  let at = pieces[0].length;
+  for (let n = 3; n < pieces.length; n += 3) {
+    const next = n === pieces.length - 1 ? end : text.indexOf(pieces[n], at + 1);
+    if (next <= at || next > end) return null;
+    found.push(text.slice(at, next));
+    at = next + pieces[n].length;
+  }
+  return found;
+}
+
+function filled(found, { pieces, chinese }) {
+  const values = {};
+  for (const [n, text] of found.entries()) {
+    const said = taken(pieces[n * 3 + 1] ?? "", text);
+    if (said === undefined) return undefined;
+    values[pieces[n * 3 + 2]] = said;
+  }
+  return chinese.replace(/( ?)\{(\w+)\}( ?)/g, (_, before, name, after) =>
+    `${values[name].startsWith("“") ? "" : before}${values[name]}${/[”）]$/.test(values[name]) ? "" : after}`);
+}
+
+/** What stands at a place, as the page writes it; undefined when it is not of this kind. */
+function taken(kind, text) {
+  if (text.endsWith(":")) return undefined; // that stands before a sentence
+  if (kind === "") return shown(text);
+  if (kind === "=") return inTurn(text) ?? shown(text);
+  if (kind === "!") return inTurn(text);
+  if (kind === "+") return inTurn(text) ?? taken("-", text);
+  if (kind === "-") return isQuoted(text) || !/\s/.test(text) ? shown(text) : undefined;
+  if (kind === "*") return text.split(/; (?=\S+ \(line \d+\): )/).map((one) => inTurn(one) ?? one).join("；");
+  if (kind === "@") return moment(text) || undefined;
+  if (kind.endsWith(".")) return has(`${kind}${text}`) ? word(kind.slice(0, -1), text) : undefined;
+  if (kind === "%") return sized(text);
+  if (!/^[-+]?[\d.,]+$/.test(text)) return undefined;
+  return kind === "~" ? span(Number(text)) : text;
+}
+
+const SIZES = { MiB: 1 << 20, GiB: 1 << 30 };
+
+function sized(text) {
+  const [count, unit] = text.split(" ");
+  return Number(count) >= 0 && Object.hasOwn(SIZES, unit) ? bytes(count * SIZES[unit]) : undefined;
+}
+
+const isQuoted = (text) => text.length > 1 && /^['"]/.test(text) && text.indexOf(text[0], 1) === text.length - 1;
+
+/** A name that comes in quotes and in ASCII, as people write it; what could turn the line around stays as it is. */
+function shown(text) {
+  if (!isQuoted(text)) return text;
+  const plain = text.slice(1, -1).replace(/\\u([0-9a-f]{4})|\\U([0-9a-f]{8})|\\x([0-9a-f]{2})/g, (code, ...digits) => {
+    const letter = String.fromCodePoint(Math.min(parseInt(digits[0] ?? digits[1] ?? digits[2], 16), 0x10ffff));
+    return /[\p{C}\p{Z}]/u.test(letter) ? code : letter;
+  });
+  return `“${plain}”`;
+}

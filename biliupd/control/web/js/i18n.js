@@ -1,9 +1,8 @@
 /** The words of the page in the reader's language, chosen by the browser until the reader chooses. */
 
 import { en } from "../i18n/en.js";
-import { zh } from "../i18n/zh.js";
 
-const WORDS = { en, zh };
+const WORDS = { en, zh: null }; // Chinese comes when somebody reads it
 const TAGS = { en: "en", zh: "zh-CN" };
 const REMEMBERED = "biliupd.language";
 
@@ -39,12 +38,27 @@ export function setLanguage(wanted) {
     // then it holds for this visit
   }
   document.documentElement.lang = TAGS[language];
+  learn();
 }
 
 document.documentElement.lang = TAGS[language];
 
-let sentences = null; // of the daemon: they come when somebody reads Chinese
+let say = null; // how the daemon's sentences are said: it comes when the first is to be said in Chinese
+const said = new Map(); // the page is drawn anew all the time
+const MOST_SAID = 500;
 let arrived = () => {};
+
+async function learn() {
+  if (language !== "zh" || WORDS.zh) return;
+  try {
+    WORDS.zh = (await import("../i18n/zh.js")).zh;
+  } catch {
+    return; // then it is English
+  }
+  arrived();
+}
+
+await learn(); // before the page is drawn for the first time
 
 /** Who is told when there are more words than before. */
 export function whenLearnt(listener) {
@@ -54,12 +68,15 @@ export function whenLearnt(listener) {
 /** A sentence of the daemon in the reader's language, where that is known; else as it came. */
 export function told(text) {
   if (language !== "zh" || !text) return text;
-  if (!sentences) {
-    sentences = [];
-    import("../i18n/daemon.zh.js").then((module) => ((sentences = module.default), arrived()), () => (sentences = null));
+  if (!say) {
+    say = () => undefined;
+    import("../i18n/daemon.zh.js").then((module) => ((say = module.default), said.clear(), arrived()), () => (say = null));
   }
-  const [pattern, words] = sentences.find(([one]) => one.test(text)) ?? [];
-  return pattern ? text.replace(pattern, words) : text;
+  if (!said.has(text)) {
+    if (said.size >= MOST_SAID) said.clear();
+    said.set(text, say(text) ?? text);
+  }
+  return said.get(text);
 }
 
 function find(words, key) {
