@@ -93,9 +93,9 @@ function picture(code, error) {
 
 function steps(code) {
   if (!code) return null;
-  if (code.state === "confirmed") return h("p", { class: "strong" }, t("accounts.done"), code.detail && h("small", { class: "muted" }, ` ${code.detail}`));
+  if (code.state === "confirmed") return h("p", { class: "strong" }, t("accounts.done"), code.detail && h("small", { class: "muted" }, ` ${told(code.detail)}`));
   if (code.state === "expired") return h("p", { class: "strong" }, t("accounts.expired"));
   return h("div", null, h("p", null, t("accounts.scan")), h("p", { class: "small-text here" }, h("a", { href: code.url, target: "_blank", rel: "noreferrer noopener" }, t("accounts.here"))),
-    code.detail && h("p", { class: "small-text muted" }, code.detail),
+    code.detail && h("p", { class: "small-text muted" }, told(code.detail)),
     h("p", { class: "small-text muted" }, t("accounts.until", { when: ago(code.expires_at) })));
 }

@@ -3,7 +3,7 @@
 import { get } from "../js/api.js";
 import { h } from "../js/dom.js";
 import { clock, moment, number, percent, present, span, time } from "../js/format.js";
-import { t, word } from "../js/i18n.js";
+import { t, told, word } from "../js/i18n.js";
 import { to } from "../js/router.js";
 import { all, redraw } from "../js/store.js";
 import { dialog, figure, problem, skeleton } from "../js/ui.js";
@@ -68,7 +68,7 @@ export function timeline({ broadcast: written, rows }) {
       h("div", { class: "scroll", tabindex: "0" }, h("table", { class: "list" },
         h("thead", null, h("tr", null, ["when", "what", "long", "where"].map((name) => h("th", { key: name, scope: "col" }, t(`ledger.${name}`))))),
         h("tbody", null, rows.map((row, number) => h("tr", { key: number, class: row.loss && row.seconds > 0 ? "loss" : "" },
-          h("td", null, time(row.at)), h("td", null, cause(row), row.detail && h("small", { class: "muted" }, ` ${row.detail}`)),
+          h("td", null, time(row.at)), h("td", null, cause(row), row.detail && h("small", { class: "muted" }, ` ${told(row.detail)}`)),
           h("td", { class: "number" }, row.seconds > 0 ? span(row.seconds) : ""),
           h("td", { class: "mono path" }, row.file ? `${row.file} ${clock(row.media_seconds_at)}` : t("ledger.between")))))))));
 }

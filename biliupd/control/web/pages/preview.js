@@ -39,7 +39,7 @@ function one(preview, place) {
       figure(t("preview.zone"), body.tid ?? "–"),
       figure(t("preview.copyright"), body.copyright === 2 ? t("preview.reprint") : t("preview.own")),
       preview.bvid && figure("bvid", bvLink(preview.bvid)),
-      figure(t("preview.cover"), preview.cover || "–"),
+      figure(t("preview.cover"), told(preview.cover) || "–"),
       body.source && figure(t("preview.source"), body.source)),
     body.desc && h("p", { class: "prose pre" }, body.desc),
     h("h4", null, t("preview.parts", { n: parts.length, count: parts.length })),

@@ -3,7 +3,7 @@
 import { get } from "../js/api.js";
 import { h } from "../js/dom.js";
 import { ago, bytes, moment, number, percent, rate, span } from "../js/format.js";
-import { t } from "../js/i18n.js";
+import { t, told as said } from "../js/i18n.js";
 import { go, route, to } from "../js/router.js";
 import { all, listen, may, redraw, store } from "../js/store.js";
 import { busy, retry, stageChip, videoChip, why } from "../js/states.js";
@@ -92,7 +92,7 @@ function row(one) {
       h("p", { class: "name" }, h("a", { class: "plain strong", href: to(`publishing/${one.id}`) }, one.title || t("untitled")), stageChip(one)),
       h("p", { class: "small-text muted" }, told(one), " · ", h("time", { title: moment(one.since) }, ago(one.since))),
       moving && progress(one),
-      one.review && one.state !== "published" && h("p", { class: "small-text" }, `${t("publishing.review")}: ${one.review}`),
+      one.review && one.state !== "published" && h("p", { class: "small-text" }, `${t("publishing.review")}: ${said(one.review)}`),
       why(one)),
     h("div", { class: "acts" },
       one.bvid && bvLink(one.bvid),

@@ -4,7 +4,7 @@ import { get } from "../js/api.js";
 import { h } from "../js/dom.js";
 import { icon } from "../js/icons.js";
 import { bytes, number, span } from "../js/format.js";
-import { has, lang, t } from "../js/i18n.js";
+import { has, lang, t, told as said } from "../js/i18n.js";
 import { redraw } from "../js/store.js";
 import { button, empty, problem, skeleton, tick } from "../js/ui.js";
 
@@ -34,7 +34,7 @@ export const settings = {
     const sections = grouped(shown);
     return [
       found.refused.length > 0 && h("section", { class: "problem", role: "alert" }, icon("warn"),
-        h("div", null, h("strong", null, t("settings.refused")), h("ul", null, found.refused.map((text, place) => h("li", { key: place }, text))))),
+        h("div", null, h("strong", null, t("settings.refused")), h("ul", null, found.refused.map((text, place) => h("li", { key: place }, said(text)))))),
       h("p", { class: "muted" }, t("settings.lead"), " ", h("span", { class: "mono path" }, found.file)),
       h("div", { class: "tools" },
         h("div", { class: "search" }, icon("search"), h("input", {
