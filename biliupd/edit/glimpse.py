@@ -53,8 +53,8 @@ def glimpse(edit: EditConfig, source: Path) -> bytes:
     """
     deadline_at = time.monotonic() + DEADLINE_SECONDS
     why = "it is no recording of a form that is known"
-    with tempfile.TemporaryDirectory(prefix="biliupd-") as temp:
-        try:
+    try:
+        with tempfile.TemporaryDirectory(prefix="biliupd-") as temp:
             for form, feeds in _takes(source, Path(temp, "keyframe"), deadline_at):
                 left = max(deadline_at - time.monotonic(), 0.1)
                 limits = edit.model_copy(update={"deadline_seconds": left, "stall_seconds": left})
@@ -62,8 +62,8 @@ def glimpse(edit: EditConfig, source: Path) -> bytes:
                     return _shot(Ffmpeg(limits, threading.Event()), form, feeds, Path(temp, "picture.jpg"))
                 except PermanentError as error:
                     why = str(error)
-        except OSError as error:
-            raise TemporaryError(f"{source.name!a} cannot be read: {error.strerror}") from error
+    except OSError as error:
+        raise TemporaryError(f"no picture of {source.name!a}: {error.strerror}") from error
     raise PermanentError(f"there is no picture in {source.name!a} (yet): {why}")
 
 
@@ -116,11 +116,11 @@ def _of_playlist(source: Path) -> Iterator[Take]:
         if segment.demuxer == "aac" or (found and (segment.demuxer, segment.init) != (found[0].demuxer, found[0].init)):
             break
         found.appendleft(segment)
-        if len(found) in PIECES:
-            init = [found[0].init] if found[0].init is not None else []
-            yield ["-f", found[0].demuxer], [*init, *(one.segment.feed for one in found)]
         if len(found) == PIECES[-1]:
-            return
+            break
+    for count in PIECES if found else ():
+        init = [found[0].init] if found[0].init is not None else []
+        yield ["-f", found[0].demuxer], [*init, *(one.segment.feed for one in list(found)[-count:])]
 
 
 def _of_fragments(read: Read, source: Path, size: int) -> Iterator[Take]:

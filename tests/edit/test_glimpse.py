@@ -120,6 +120,20 @@ def test_of_a_playlist_that_grows_what_is_listed_and_there_is_shown(films, tmp_p
         assert shown(glimpse(CONFIG, tmp_path / f"{kind}.m3u8")) == "blue"
 
 
+def test_of_a_segment_without_a_keyframe_the_one_before_is_shown(films, tmp_path):
+    segment = (films / "mpegts" / "index3.ts").read_bytes()
+    (tmp_path / "1.ts").write_bytes(segment)
+    (tmp_path / "2.ts").write_bytes(segment[: 188 * 3] + segment[-188 * 200 :])  # its tables, and its last packets
+    (tmp_path / "index.m3u8").write_text("#EXTM3U\n#EXTINF:1,\n1.ts\n#EXTINF:1,\n2.ts\n")
+    assert shown(glimpse(CONFIG, tmp_path / "index.m3u8")) == "blue"
+
+
+def test_without_room_for_a_temporary_file_there_is_no_picture_now(films, tmp_path, monkeypatch):
+    monkeypatch.setattr(room.tempfile, "tempdir", str(tmp_path / "absent"))
+    with pytest.raises(TemporaryError):
+        glimpse(CONFIG, films / "film.flv")
+
+
 def test_other_forms_of_a_tag_are_understood(films, tmp_path):
     """Enhanced H.264, HEVC under the number that Chinese sites gave it, and headers that come again."""
     enhanced, path = films / "hevc.flv", tmp_path / "other.flv"
