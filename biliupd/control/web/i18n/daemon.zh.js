@@ -56,7 +56,7 @@ function inTurn(text) {
 
 /** The first of several sentences, or a name that stands before one, and the rest. */
 function joined(text) {
-  const [, first, join] = /^(.+?)(\n|[:;,] )(?=.)/s.exec(text) ?? [];
+  const [, first, join] = /^('[^']*'|"[^"]*"|.+?)(\n|[:;,] )(?=.)/s.exec(text) ?? [];
   if (!join) return undefined;
   const [said, rest] = [inTurn(first), inTurn(text.slice(first.length + join.length))];
   if (said === undefined && rest === undefined) return undefined;

@@ -34,6 +34,7 @@ export default {
   // of files
   "there is no picture of it": "没有封面图",
   "it has ended: nothing is being recorded": "已结束，当前没有录制",
+  "nothing is being written yet": "尚未开始写入",
   "its file was removed at {@at}, because it is published": "已发布，文件已于 {at} 移除",
   "its file is not in the library": "文件不在录像库中",
   "its file cannot be read: {=why}": "文件无法读取：{why}",

@@ -52,6 +52,7 @@ export default {
   "{+name} and a thousand names like it are taken": "{name} 及上千个类似的文件名均已被占用",
   // of a picture of what grows
   "there is no picture in {+name} (yet): {=why}": "{name} 中（暂）没有画面：{why}",
+  "no picture of {+name}: {=why}": "无法获取 {name} 的画面：{why}",
   "it is no recording of a form that is known": "不是已知格式的录像",
   "no keyframe can be decoded": "没有可解码的关键帧",
   "there is no keyframe in it (yet)": "（暂）没有关键帧",
