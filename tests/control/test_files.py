@@ -276,8 +276,10 @@ def test_a_name_can_hold_anything_and_forges_no_header(shared, viewer, name, sho
         assert shown is None or not shown.isascii() or set(shown) & set('"\\%\r\x1b') or found[1] == shown
 
 
-@given(some.text(some.characters(exclude_characters="/\0"), min_size=1))
-def test_no_name_breaks_out_of_its_header(name):
+@given(some.text(some.characters(codec="utf-8", exclude_characters="/\0"), min_size=1).map(str.encode)
+       | some.binary(min_size=1))  # fmt: skip
+def test_no_name_breaks_out_of_its_header(bytes_of_name):
+    name = os.fsdecode(bytes_of_name)
     assert re.fullmatch(r"inline; filename=\"[ !#-\[\]-~]*\"; filename\*=UTF-8''[!-~]*", named("inline", f"/a/{name}"))
 
 
