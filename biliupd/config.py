@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from biliupd.errors import ConfigError
+from biliupd.foreign import ignored
 from biliupd.template import LEAST_DTIME as LEAST_DTIME
 from biliupd.template import MOST_DTIME as MOST_DTIME
 from biliupd.template import Sidecar as Sidecar
@@ -29,7 +30,6 @@ from biliupd.template import Template as Template
 from biliupd.template import fill as fill
 from biliupd.template import scheduled as scheduled
 from biliupd.template import template_contradictions as template_contradictions
-from biliupd.watch.listing import ignored
 from biliupd.yaml_file import FilePath, KeyPath, Section, absolute, dotted, near, read
 
 

@@ -7,29 +7,16 @@ appear as surrogates.
 
 import errno
 import fcntl
-import fnmatch
-import functools
 import os
-import re
 import signal
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+from biliupd.foreign import FIRST, LAST, ignored
+
 SEGMENT_SUFFIXES = (".ts", ".m4s", ".m3u8")  #: media segments and playlists: they belong to their directory
 INIT_NAME = "init.mp4"  #: the init section of fMP4 segments, which belongs to them
-
-_EXACT = frozenset({
-    "thumbs.db", "desktop.ini", "@eadir", "lost+found", "system volume information",
-    "#recycle", "@recycle", "$recycle.bin", "#snapshot", "@recently-snapshot",  # what was thrown away stays away
-})
-# The dot covers ._x, .DS_Store, .~tmp~, .rsync-partial, .stversions, .syncthing.x.tmp and rsync's .x.AbCdEf, too.
-_PREFIXES = (".", "~$", "~syncthing~")
-_SUFFIXES = (".part", ".partial", ".crdownload", ".filepart", ".tmp", ".download", ".aria2", ".!qb")
-# Most names are neither; two looks at single letters tell so at a fifth of the price, 100,000 times in a scan.
-_FIRST = frozenset(letter for text in (*_EXACT, *_PREFIXES) for letter in (text[0], text[0].upper()))
-_LAST = frozenset(letter for text in _SUFFIXES for letter in (text[-1], text[-1].upper()))
-
 
 _SEGMENT_LAST = frozenset("sS8")
 
@@ -43,23 +30,6 @@ class Entry(NamedTuple):
     ctime_ns: int
     inode: int
     device: int
-
-
-@functools.lru_cache(maxsize=16)
-def _extra(patterns: tuple[str, ...]) -> Callable[[str], re.Match[str] | None]:
-    return re.compile("|".join(fnmatch.translate(pattern) for pattern in patterns), re.IGNORECASE).match
-
-
-def ignored(name: str, extra: Sequence[str] = ()) -> bool:
-    """Whether the last part of a path, of a file or a directory, is a temporary or foreign one.
-
-    `extra` are further patterns such as `*.bak`. Upper and lower case are the same.
-    """
-    if name[:1] in _FIRST or name[-1:] in _LAST:
-        lower = name.lower()
-        if lower.startswith(_PREFIXES) or lower.endswith(_SUFFIXES) or lower in _EXACT:
-            return True
-    return bool(extra) and _extra(tuple(extra))(name) is not None
 
 
 def is_segment(path: str) -> bool:
@@ -83,7 +53,7 @@ def scan(
     directories = [root]
     # What follows is done 100,000 times: no calls that can be spared, and this is twice as fast as Entry(...).
     new, regular, folder, link, kind = tuple.__new__, stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFMT(0o177777)
-    first, last = _FIRST, _LAST
+    first, last = FIRST, LAST
     while directories:
         directory = directories.pop()
         found: list[Entry] = []

@@ -37,7 +37,7 @@ from watchdog.observers.inotify_c import (
     WatchDescriptor,
 )
 
-from biliupd.watch.listing import ignored
+from biliupd.foreign import ignored
 
 # Without "modified" and "attrib": one write, one event, and the kernel's queue overflows twice as soon. A file that is
 # being written is looked at again anyway until it is quiet, and "closed" or a scan finds what was appended later.

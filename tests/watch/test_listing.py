@@ -5,7 +5,8 @@ import socket
 
 import pytest
 
-from biliupd.watch.listing import ignored, look, open_for_writing, scan, segments
+from biliupd.foreign import ignored
+from biliupd.watch.listing import look, open_for_writing, scan, segments
 
 
 @pytest.mark.parametrize("name", [
