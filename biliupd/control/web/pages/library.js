@@ -174,7 +174,7 @@ function tile(video, chosen, reached) {
         video.pinned && h("span", { class: "pinned", title: t("library.pinned") }, icon("pin", 15)),
         video.state === "uploading" && upload && bar(upload.bytes_sent / (upload.bytes_total || 1), t("upload.of", { title: video.title }))),
       h("h2", { class: "two-lines", title: video.title }, video.title),
-      h("p", { class: "small-text muted one-line" }, [video.streamer, bytes(video.file_size), ago(video.recorded_at)].filter(Boolean).join(" · ")),
+      h("p", { class: "small-text muted one-line" }, [video.streamer, ago(video.recorded_at), bytes(video.file_size)].filter(Boolean).join(" · ")),
       videoChip(video)));
 }
 

@@ -4,7 +4,7 @@ import { get, post, put } from "../js/api.js";
 import { h } from "../js/dom.js";
 import { ago, bitrate, bytes, clock, moment, number, percent, rate, span } from "../js/format.js";
 import { icon } from "../js/icons.js";
-import { t } from "../js/i18n.js";
+import { t, told } from "../js/i18n.js";
 import { to } from "../js/router.js";
 import { listen, may, redraw, store } from "../js/store.js";
 import { act, busy, retry, videoChip, why } from "../js/states.js";
@@ -129,8 +129,8 @@ function facts(video) {
 }
 
 function leftOut(gap, place) {
-  if (typeof gap !== "object" || gap === null) return h("li", { key: place }, String(gap));
+  if (typeof gap !== "object" || gap === null) return h("li", { key: place }, told(String(gap)));
   const { at_seconds: at, seconds, cause: reason, segment } = gap;
-  return h("li", { key: place }, h("span", { class: "number" }, clock(at)), h("span", { class: "grow" }, reason, segment && h("small", { class: "muted mono" }, ` ${segment}`)),
+  return h("li", { key: place }, h("span", { class: "number" }, clock(at)), h("span", { class: "grow" }, told(reason), segment && h("small", { class: "muted mono" }, ` ${segment}`)),
     typeof seconds === "number" && h("span", { class: "muted" }, span(seconds)));
 }
