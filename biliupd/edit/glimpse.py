@@ -21,6 +21,7 @@ from biliupd.config import EditConfig
 from biliupd.edit import media
 from biliupd.edit.feed import Feed, reading
 from biliupd.edit.ffmpeg import Ffmpeg, file_url
+from biliupd.edit.playlist import check_name
 from biliupd.edit.playlist import read as read_playlist
 from biliupd.edit.segments import TS_PACKET_BYTES, Files, Found, SegmentDamaged, SegmentMissing
 from biliupd.errors import PermanentError, TemporaryError
@@ -105,7 +106,9 @@ def _of_playlist(source: Path) -> Iterator[Take]:
     """Its last segments; those that are gone or damaged are passed over."""
     listing = read_playlist(source)
     if listing.variants:
-        source = Files(os.path.realpath(source.parent)).path(listing.variants[0].playlist)
+        best = listing.variants[0].playlist
+        check_name(best.name, best.line)
+        source = Files(os.path.realpath(source.parent)).path(best)
         listing = read_playlist(source)
     files, found = Files(os.path.realpath(source.parent)), deque[Found]()
     for entry in reversed(listing.entries[-2 * PIECES[-1]:]):
@@ -129,7 +132,7 @@ def _of_fragments(read: Read, source: Path, size: int) -> Iterator[Take]:
     last: deque[tuple[int, int]] = deque(maxlen=PIECES[-1])
     for box in islice(media.boxes(read, 0, size), MOST_BOXES):
         if box.kind == b"moov":
-            head = box.end
+            head = min(box.end, size)
         elif box.kind == b"moof":
             begins = box.start
         elif box.kind == b"mdat" and begins:
@@ -227,6 +230,8 @@ def _elementary(read: Read, header: _Tag | None, keyframe: _Tag) -> tuple[str, b
     """H.264 and HEVC as the stream they are (Annex B), anything else as an FLV of one picture."""
     tags = [read(tag.at + 11, tag.body_bytes) for tag in (header, keyframe) if tag is not None]
     body, enhanced = tags[-1], keyframe.body[0] & 0x80
+    if not body:  # its tag is empty, or the file became shorter meanwhile
+        raise PermanentError("there is no keyframe in it (yet)")
     form = _NAL_CODECS.get(body[1:5] if enhanced else body[0] & 0x0F)
     if form is None or header is None:
         flv = [b"FLV\1\1\0\0\0\x09\0\0\0\0"]

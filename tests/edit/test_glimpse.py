@@ -175,6 +175,10 @@ def test_what_holds_no_picture_is_told_so(films, tmp_path):
         "untrue.flv": content[:FLV_HEAD_BYTES] + b"\x09\0\0\x07" + bytes(7) + b"\x17\x01" + bytes(5) + b"\0\0\0\x12",
         "start.mp4": (films / "film.mp4").read_bytes()[:900], "sound.flv": (films / "sound.flv").read_bytes(),
         "sound.ts": (films / "sound.ts").read_bytes(),
+        "nothing.flv": content[:FLV_HEAD_BYTES] + b"\x09\0\0\0" + bytes(7) + b"\x17\x01\0\0",  # behind an empty tag
+        "untrue.mp4": b"\0\0\0\x08ftyp\0\0\0\x08moof\0\0\0\x08mdat\xff\xff\xff\xffmoov" + bytes(200),
+        **{f"{n}.m3u8": f"#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\n{name}\n".encode() for n, name in
+           enumerate(("http://127.0.0.1/1.m3u8", "/etc/passwd", "../1.m3u8", "a\0b", "a%00b"))},
     }.items():  # fmt: skip
         path = tmp_path / name
         path.write_bytes(bytes_of)
