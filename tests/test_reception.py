@@ -32,3 +32,18 @@ def test_a_mount_that_hangs_holds_up_one_thread_and_each_who_asks_for_a_moment_o
     finally:
         back.set()
     wait_until(lambda: meter.usage(tmp_path, 5) == (3, 10))
+
+
+def test_however_many_ask_at_once_each_is_told(tmp_path):
+    meter, told = Meter(lambda directory: (10, 7, 3)), []
+
+    def ask() -> None:
+        for _ in range(1000):
+            told.append(meter.usage(tmp_path, 20))
+
+    asking = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in asking:
+        thread.start()
+    for thread in asking:
+        thread.join()
+    assert set(told) == {(3, 10)}
