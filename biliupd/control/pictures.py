@@ -12,9 +12,10 @@ from hashlib import blake2b
 
 from fastapi import FastAPI
 
-from biliupd.errors import BiliupdError
+from biliupd.errors import BiliupdError, TemporaryError
 
 KEPT_SECONDS = 30.0
+WAIT_SECONDS = 20.0  #: who asks waits no longer, whatever hangs; what is made is made all the same
 OLD_SECONDS = 90.0  #: from then on it does not show what goes on
 
 Make = Callable[[], Awaitable[bytes]]
@@ -49,7 +50,8 @@ class Pictures:
     async def get(self, task_id: str, make: Make) -> Picture:
         """The picture of now. While it is made, others are given the one before, if that is not old, or wait.
 
-        Raises what `make` raised of our errors, for as long as a picture would be kept.
+        Raises what `make` raised of our errors, for as long as a picture would be kept, and TemporaryError when it
+        takes too long.
         """
         kept = self._kept.get(task_id)
         if kept is None or self._now() - kept.tried_at >= KEPT_SECONDS:
@@ -57,7 +59,11 @@ class Pictures:
             if making is None or kept is None or not self._shows(kept):
                 if making is None:
                     making = self._making[task_id] = asyncio.create_task(self._make(task_id, make))
-                await asyncio.shield(making)  # who goes away takes it from nobody
+                try:
+                    async with asyncio.timeout(WAIT_SECONDS):
+                        await asyncio.shield(making)  # who goes away takes it from nobody
+                except TimeoutError as error:
+                    raise TemporaryError("the picture was not made in time") from error
                 kept = self._kept[task_id]
         if kept.error is not None and not self._shows(kept):
             raise kept.error.with_traceback(None)

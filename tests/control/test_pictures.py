@@ -11,6 +11,7 @@ from support import wait_until
 from biliupd.control import pictures
 from biliupd.control.models import NewStreamer
 from biliupd.control.pictures import KEPT_SECONDS, OLD_SECONDS, Pictures
+from biliupd.edit.glimpse import DEADLINE_SECONDS
 from biliupd.errors import PermanentError, TemporaryError
 from biliupd.reception import newest_part
 
@@ -121,6 +122,23 @@ def test_what_went_wrong_is_kept_as_long_and_a_picture_from_before_is_better():
         with pytest.raises(TemporaryError, match="the disk hangs"):
             await camera.get()
 
+    asyncio.run(run())
+
+
+def test_who_asks_does_not_wait_for_a_disk_that_hangs_and_gets_it_once_it_does_not(monkeypatch):
+    async def run() -> None:
+        camera = Camera()
+        camera.shutter.clear()
+        for task in "aab":
+            with pytest.raises(TemporaryError, match="not made in time"):
+                await camera.get(task)
+        assert camera.at_once == 1
+        camera.shutter.set()
+        assert {await camera.get("a"), await camera.get("b")} == {b"picture 1", b"picture 2"}
+        assert camera.made == 2
+
+    assert pictures.WAIT_SECONDS > DEADLINE_SECONDS
+    monkeypatch.setattr(pictures, "WAIT_SECONDS", 0.05)
     asyncio.run(run())
 
 

@@ -10,6 +10,7 @@ export default {
     "there is no such session": "该登录会话不存在",
   "there is no such user": "该用户不存在",
   "there is no such file": "文件不存在",
+  "the picture was not made in time": "未能及时生成画面",
   "there is no such QR code any more": "该二维码已失效",
   "ask for a new one": "请重新获取",
   "there is nothing at this address": "此地址没有内容",
