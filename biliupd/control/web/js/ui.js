@@ -231,3 +231,7 @@ function drawDialog(own) {
       actions && h("footer", null, actions)),
   );
 }
+
+/** A published video's place at Bilibili. */
+export const bvLink = (bvid) =>
+  h("a", { class: "mono", href: `https://www.bilibili.com/video/${encodeURIComponent(bvid)}`, target: "_blank", rel: "noreferrer noopener" }, bvid);

@@ -4,8 +4,7 @@ import { get } from "../js/api.js";
 import { h } from "../js/dom.js";
 import { t, told } from "../js/i18n.js";
 import { redraw } from "../js/store.js";
-import { button, dialog, figure, problem, skeleton, tell } from "../js/ui.js";
-import { bvLink } from "./video.js";
+import { button, bvLink, dialog, figure, problem, skeleton, tell } from "../js/ui.js";
 
 /** Fetch and show it; `path` is that of the preview. */
 export function showPreview(path, title) {

@@ -7,9 +7,8 @@ import { t, told as said } from "../js/i18n.js";
 import { go, route, to } from "../js/router.js";
 import { all, listen, may, redraw, store } from "../js/store.js";
 import { busy, retry, stageChip, videoChip, why } from "../js/states.js";
-import { bar, button, dialog, empty, figure, problem, segments, skeleton } from "../js/ui.js";
+import { bar, button, bvLink, dialog, empty, figure, problem, segments, skeleton } from "../js/ui.js";
 import { showPreview } from "./preview.js";
-import { bvLink } from "./video.js";
 
 const PAGE = 50;
 const FILTERS = {

@@ -8,7 +8,7 @@ import { t, told } from "../js/i18n.js";
 import { to } from "../js/router.js";
 import { listen, may, redraw, store } from "../js/store.js";
 import { act, busy, retry, videoChip, why } from "../js/states.js";
-import { bar, button, dialog, figure, problem, skeleton } from "../js/ui.js";
+import { bar, button, bvLink, dialog, figure, problem, skeleton } from "../js/ui.js";
 import { timeline } from "./ledger.js";
 import { endPlay, player } from "./player.js";
 import { showPreview } from "./preview.js";
@@ -77,10 +77,6 @@ function panel(own) {
     ],
   };
 }
-
-/** A published video's place at Bilibili. */
-export const bvLink = (bvid) =>
-  h("a", { class: "mono", href: `https://www.bilibili.com/video/${encodeURIComponent(bvid)}`, target: "_blank", rel: "noreferrer noopener" }, bvid);
 
 function uploadOf({ title, upload, state }) {
   if (!upload || state !== "uploading") return null;
