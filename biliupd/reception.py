@@ -269,31 +269,25 @@ class Meter:
     def __init__(self, ask: Callable[[Path], tuple[int, int, int]] = shutil.disk_usage) -> None:
         self._ask = ask  #: total, used, free, in bytes
         self._lock = threading.Lock()
-        self._asking: _Asking | None = None
+        self._thread: threading.Thread | None = None
+        self._found: list[tuple[int, int]] = []  #: by this thread alone: another look does not touch what it found
 
     def usage(self, directory: Path, patience_seconds: float = 1.0) -> tuple[int, int] | None:
         """Free bytes, and all; None when that cannot be told within this time."""
         with self._lock:
-            if self._asking is None or not self._asking.is_alive():
-                self._asking = _Asking(self._ask, directory)
-                self._asking.start()
-            asking = self._asking
-        asking.join(patience_seconds)
-        return asking.found
+            if self._thread is None or not self._thread.is_alive():
+                self._found = []
+                self._thread = threading.Thread(
+                    target=self._look, args=[directory, self._found], name="free space", daemon=True)  # fmt: skip
+                self._thread.start()
+            thread, found = self._thread, self._found
+        thread.join(patience_seconds)
+        return found[0] if found else None
 
-
-class _Asking(threading.Thread):
-    """Asks once. What it found stays with it: others may ask anew meanwhile."""
-
-    def __init__(self, ask: Callable[[Path], tuple[int, int, int]], directory: Path) -> None:
-        super().__init__(name="free space", daemon=True)
-        self._ask, self._directory = ask, directory
-        self.found: tuple[int, int] | None = None  #: free bytes, and all
-
-    def run(self) -> None:
+    def _look(self, directory: Path, found: list[tuple[int, int]]) -> None:
         with suppress(OSError):
-            total, _, free = self._ask(self._directory)
-            self.found = free, total
+            total, _, free = self._ask(directory)
+            found.append((free, total))
 
 
 @contextmanager
