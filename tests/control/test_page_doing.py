@@ -202,6 +202,35 @@ def test_a_browser_that_plays_nothing_without_an_end_is_fed(visit, sampled):
     wait_until(lambda: sampled.house.still_playing == 0 or page.wait_for_timeout(50))
 
 
+def test_a_browser_that_has_no_room_for_more_is_fed_the_rest_later(visit, sampled):
+    db = sampled.catalog.db
+    (flv,) = db.execute("select id from videos where path like '%.flv' and state != 'recording'").fetchone()
+    page = visit(f"library/video/{flv}")
+    page.evaluate("""() => {
+      const append = SourceBuffer.prototype.appendBuffer;
+      const read = ReadableStreamDefaultReader.prototype.read;
+      let left = new Uint8Array();
+      ReadableStreamDefaultReader.prototype.read = async function () { // in small pieces, however fast the network is
+        if (!left.length) left = (await read.call(this)).value ?? left;
+        const value = left.subarray(0, 8192);
+        left = left.subarray(8192);
+        return { done: !value.length, value };
+      };
+      SourceBuffer.prototype.appendBuffer = function (piece) {
+        const full = !window.refused && this.buffered.length && this.buffered.end(0) > 1;
+        if (full) throw new DOMException(window.refused = "full", "QuotaExceededError");
+        return append.call(this, piece);
+      };
+    }""")
+    page.route("**/play?*", lambda route: route.fulfill(status=409) if route.request.resource_type == "media"
+               else route.continue_())  # fmt: skip
+    page.get_by_role("button", name="Play").click()
+    until(page, "window.refused")
+    until(page, "(({ buffered }) => buffered.length && buffered.end(0) > 5)(document.querySelector('video'))")
+    page.keyboard.press("Escape")
+    wait_until(lambda: sampled.house.still_playing == 0 or page.wait_for_timeout(50))
+
+
 def test_who_may_only_look_sees_nothing_that_changes_anything(visit):
     page = visit("now", role="viewer")
     expect(page.locator(".rail")).not_to_contain_text("Settings")

@@ -36,7 +36,7 @@ export async function feed(element, address, signal) {
       await room(element, buffer, signal);
       const { done, value } = await reader.read();
       if (done) break;
-      await taken(buffer, () => buffer.appendBuffer(value), signal);
+      await fill(element, buffer, value, signal);
     }
     source.endOfStream();
   } finally {
@@ -79,10 +79,21 @@ async function room(element, buffer, signal) {
   }
 }
 
+/** Give it a piece. A browser that has no room for so many bytes makes some once what it has was seen. */
+async function fill(element, buffer, piece, signal) {
+  for (;;) {
+    try {
+      return await taken(buffer, () => buffer.appendBuffer(piece), signal);
+    } catch (error) {
+      if (error.name !== "QuotaExceededError") throw error;
+      await once(element, "timeupdate", signal);
+    }
+  }
+}
+
 function taken(buffer, change, signal) {
-  const over = once(buffer, "updateend", signal);
   change();
-  return over;
+  return once(buffer, "updateend", signal);
 }
 
 function once(target, name, signal) {
