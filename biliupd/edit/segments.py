@@ -17,6 +17,7 @@ from biliupd.edit.playlist import Entry, Ref, Variant, check_name, read, spellin
 from biliupd.errors import BiliupdError, PermanentError, TemporaryError
 
 TS_PACKET_BYTES = 188
+MOST_BOXES = 100_000  #: of a segment: a fragment of a frame has two
 LOOKS = 16  #: at so many packets of a segment it is seen whether they are packets
 _BOXES = (b"ftyp", b"styp", b"moov", b"moof", b"sidx", b"emsg", b"prft", b"free", b"skip", b"mdat")
 
@@ -286,11 +287,15 @@ def _look_at_packets(name: str, read_at: Callable[[int, int], bytes], size_bytes
 
 
 def _look_at_boxes(name: str, read_at: Callable[[int, int], bytes], size_bytes: int) -> set[bytes]:
-    found = list(media.boxes(read_at, 0, size_bytes))
-    kinds = {box.kind for box in found}
+    kinds: set[bytes] = set()
+    end = 0
+    for count, box in enumerate(media.boxes(read_at, 0, size_bytes)):
+        if count == MOST_BOXES:
+            raise SegmentDamaged(f"segment {name[:200]!a} is damaged: it has more than {MOST_BOXES} boxes")
+        kinds.add(box.kind)
+        end = box.end
     if not kinds & {b"moov", b"moof"}:
         raise SegmentDamaged(f"segment {name[:200]!a} is damaged: it holds neither moov nor moof")
-    if found[-1].end != size_bytes:
-        raise SegmentDamaged(f"segment {name[:200]!a} is cut short: its boxes end at {found[-1].end}, "
-                             f"the file at {size_bytes}")
+    if end != size_bytes:
+        raise SegmentDamaged(f"segment {name[:200]!a} is cut short: its boxes end at {end}, the file at {size_bytes}")
     return kinds

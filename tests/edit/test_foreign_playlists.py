@@ -3,6 +3,7 @@
 import os
 import secrets
 import shutil
+import tracemalloc
 
 import pytest
 from Crypto.Cipher import AES
@@ -256,3 +257,15 @@ def test_there_is_one_mark_for_each_set_of_segments(show, tmp_path):
     edit(playlist, "188@0", "188@188")
     marks.add(room._mark(plan(playlist)))
     assert len(marks) == 4
+
+
+def test_a_segment_of_nothing_but_boxes_is_damaged_and_costs_no_memory(tmp_path):
+    (tmp_path / "index.m3u8").write_text("#EXTM3U\n#EXTINF:2,\n0.m4s\n#EXT-X-ENDLIST\n")
+    (tmp_path / "0.m4s").write_bytes(b"\0\0\0\x08moof" + b"\0\0\0\x08free" * (32 << 17))
+    tracemalloc.start()
+    try:
+        with pytest.raises(PermanentError, match="more than 100000 boxes"):
+            plan(tmp_path / "index.m3u8")
+        assert tracemalloc.get_traced_memory()[1] < 32 << 20  # half of it to read the playlist
+    finally:
+        tracemalloc.stop()

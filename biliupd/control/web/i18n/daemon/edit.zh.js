@@ -93,6 +93,7 @@ export default {
   "ffmpeg refuses it": "ffmpeg 无法处理",
   "no MPEG-TS packet at byte {#n}": "第 {n} 字节处没有 MPEG-TS 包",
   "it holds neither moov nor moof": "缺少 moov 和 moof 数据块",
+  "it has more than {#n} boxes": "数据块超过 {n} 个",
   "segment {+name} is cut short: {#n} bytes after its last whole packet": "分片 {name} 不完整：最后一个完整包之后还有 {n} 字节",
   "segment {+name} is cut short: its boxes end at {#end}, the file at {#size}": "分片 {name} 不完整：数据块到 {end}，文件到 {size}",
   "segment {+name}: {=why}": "分片 {name}：{why}",
