@@ -23,7 +23,7 @@ export function frameOf(id) {
 /** An element where a task's frames belong is in the document. */
 export function watch(element, id) {
   observer ??= new IntersectionObserver((changes) => {
-    for (const { target, isIntersecting } of changes) onScreen[isIntersecting ? "add" : "delete"](target);
+    for (const { target, isIntersecting } of changes) onScreen[isIntersecting && places.has(target) ? "add" : "delete"](target);
     look();
   });
   places.set(element, id);
