@@ -8,7 +8,7 @@ from support import wait_until
 
 WIDE, PHONE = (1440, 900), (390, 844)
 PAGES = ("now", "streamers", "library", "publishing", "accounts", "log", "settings")
-ANSWERS = re.compile(r"Failed to load resource.*(status of (401|403|409|422)|ERR_INTERNET_DISCONNECTED)")  #: no faults
+ANSWERS = re.compile(r"Failed to load resource.*status of (401|403|409|422)|net::ERR_INTERNET_DISCONNECTED")  #: fine
 PATIENCE_MS = 20_000
 Visit = Callable[..., Page]
 

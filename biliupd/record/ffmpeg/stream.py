@@ -94,14 +94,14 @@ class FfmpegStream:
         session, now = self._session, time.monotonic()
         if session.media_at and session.media_at > self._trying_since:
             self._trying_since = session.media_at
+        refused = session.addresses.current is None
+        if refused:
+            session.needs_address("every address is refused")
         if now + self._pause - self._trying_since > session.spec.reconnect_seconds:
             log.warning("no address came back within %g s", session.spec.reconnect_seconds)
             raise Ending(Exit.NEEDS_URL)
-        if session.addresses.current is None:
-            session.needs_address("every address is refused")
-            session.wait(max(TICK_SECONDS, self._trying_since + session.spec.reconnect_seconds - now))
-        else:
-            session.wait(self._pause)
+        left = self._trying_since + session.spec.reconnect_seconds - now
+        session.wait(max(TICK_SECONDS, left) if refused else self._pause)
         self._pause = min(LONGEST_PAUSE, self._pause * 2 or 1.0)
         if self._renewals != session.renewals:
             self._renewals, self._pause = session.renewals, 0.0

@@ -168,14 +168,13 @@ class FlvStream:
     def _connect(self) -> None:
         """Another connection, after a pause that grows; ends the run when it has been in vain for too long."""
         session, now = self._session, time.monotonic()
+        refused = session.addresses.current is None
+        if refused:
+            session.needs_address("every address is refused")
         if now + self._pause - self._trying_since > session.spec.reconnect_seconds:
             log.warning("no address came back within %g s", session.spec.reconnect_seconds)
             raise Ending(Exit.NEEDS_URL)
-        if session.addresses.current is None:
-            session.needs_address("every address is refused")
-            session.wait(max(0.0, self._trying_since + session.spec.reconnect_seconds - now))
-        else:
-            session.wait(self._pause)
+        session.wait(self._trying_since + session.spec.reconnect_seconds - now if refused else self._pause)
         if self._renewals != session.renewals:
             self._renewals, self._pause = session.renewals, 0.0
         else:
