@@ -95,7 +95,7 @@ def test_an_flv_shows_its_last_whole_keyframe_wherever_it_is_cut(films, tmp_path
 def test_a_ts_and_a_fragmented_mp4_may_end_in_the_middle_of_a_keyframe(films, tmp_path):
     for name in ("film.ts", "film.mp4"):
         content, path, seen = (films / name).read_bytes(), tmp_path / name, []
-        for part in (30, 50, 70, *range(80, 92), 97):  # the third keyframe lies between 83 and 88
+        for part in (30, 70, 82, 84, 86, 88, 97):  # the third keyframe lies between 83 and 88
             path.write_bytes(content[: len(content) * part // 100])
             seen.append(shown(glimpse(CONFIG, path)))
         turn = seen.index("blue")

@@ -2,6 +2,7 @@
 
 import os
 import threading
+from collections import Counter
 from pathlib import Path
 
 from biliupd.config import WatchConfig
@@ -73,6 +74,12 @@ class Catalog:
     def subjects(self) -> list[str]:
         with self.lock:
             return [item.path for item in self.settled]
+
+
+    def told_twice(self) -> list[Settled]:
+        """What was told again though nothing of it had changed: a file that rests before its first byte came may be."""
+        with self.lock:
+            return [item for item, times in Counter(self.settled).items() if times > 1]
 
 
 class Survey:
