@@ -1,4 +1,7 @@
-"""Names of files and directories that are not ours to take: half-written, thrown away, or of another program. Pure."""
+"""Names of files and directories that are not ours to take: half-written, thrown away, or of another program.
+
+Pure, and imports nothing. The watcher passes such names over; the configuration refuses a streamer who is called so.
+"""
 
 import fnmatch
 import functools

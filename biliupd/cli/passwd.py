@@ -15,7 +15,7 @@ from biliupd.catalog.database import Catalog
 from biliupd.catalog.paths import is_text
 from biliupd.cli import tables
 from biliupd.cli.shared import config_option, data_directory
-from biliupd.control.models import NewUser, Role
+from biliupd.control.identities import NewUser, Role
 from biliupd.control.passwords import Passwords
 from biliupd.errors import BiliupdError
 from biliupd.lock import holder, unusable

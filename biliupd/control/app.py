@@ -8,6 +8,7 @@ from fastapi.openapi.utils import get_openapi
 from biliupd.control import files, library, people, problems, publishing, socket, streamers, system, tasks, web
 from biliupd.control.context import Context
 from biliupd.control.models import Problem
+from biliupd.control.pictures import Pictures
 
 _API: tuple[APIRouter, ...] = (
     people.router, streamers.router, tasks.router, library.router, files.router, publishing.router, system.router,
@@ -58,7 +59,7 @@ def make(context: Context) -> FastAPI:
         generate_unique_id_function=lambda route: f"{'_'.join(map(str, route.tags))}.{route.name}",
         openapi_tags=[{"name": name, "description": text} for name, text in _TAGS.items()],
     )  # fmt: skip
-    app.state.context, app.state.readers = context, files.limiter()
+    app.state.context, app.state.readers, app.state.pictures = context, files.limiter(), Pictures()
     problems.tell(app)
     for router in (*_API, socket.router):
         app.include_router(router, prefix="/api")

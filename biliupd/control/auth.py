@@ -20,7 +20,8 @@ from biliupd.catalog import users
 from biliupd.catalog.database import Catalog, stamp
 from biliupd.catalog.users import User
 from biliupd.control.context import Asker
-from biliupd.control.models import Credentials, FirstUser, LoggedIn, Refusal
+from biliupd.control.identities import Credentials, FirstUser, LoggedIn
+from biliupd.control.models import Refusal
 from biliupd.control.passwords import Passwords
 from biliupd.control.problems import TooMany
 from biliupd.control.throttle import Throttle, network

@@ -12,7 +12,8 @@ from starlette.requests import HTTPConnection
 from biliupd.catalog.database import Catalog
 from biliupd.config import ControlConfig
 from biliupd.control.house import House
-from biliupd.control.models import ROLES, Refusal, Role
+from biliupd.control.identities import ROLES, Role
+from biliupd.control.models import Refusal
 
 
 class Asker(NamedTuple):

@@ -25,9 +25,10 @@ from starlette.types import Receive, Scope, Send
 from biliupd.catalog import tasks, videos
 from biliupd.catalog.paths import readable
 from biliupd.catalog.videos import Video
-from biliupd.control import pictures, rows
+from biliupd.control import rows
 from biliupd.control.context import Context, Here, may
 from biliupd.control.models import Id, Refusal
+from biliupd.control.pictures import Pictures
 from biliupd.control.problems import problems
 from biliupd.control.tasks import TaskId
 from biliupd.errors import BiliupdError, PermanentError, TemporaryError
@@ -148,7 +149,8 @@ async def live_picture(request: Request, here: Here, id: TaskId) -> Response:
             raise Refusal(404, str(error)) from error
 
     await to_thread.run_sync(check, limiter=readers)
-    found = await pictures.of(request.app).get(
+    pictures: Pictures = request.app.state.pictures
+    found = await pictures.get(
         id, lambda: to_thread.run_sync(make, limiter=readers, abandon_on_cancel=True))  # fmt: skip
     headers = {"ETag": found.etag, "Cache-Control": f"private, max-age={math.ceil(found.fresh_seconds)}"}
     if rows.is_known(request, found.etag):

@@ -1,4 +1,5 @@
-"""What the API takes and answers: every shape, once. OpenAPI, the websocket and the dashboard all go by this page.
+"""What the API takes and answers: every shape, once (those of people: identities.py). OpenAPI, the websocket and the
+dashboard all go by it.
 
 Moments are ISO 8601 in UTC, durations seconds, sizes bytes, ids those of the catalog. Paths are shown as people read
 them (bytes that are no UTF-8 are guessed or replaced), so they identify nothing.
@@ -13,17 +14,12 @@ from biliupd.errors import BiliupdError
 
 T = TypeVar("T")
 
-Role = Literal["viewer", "operator", "admin"]
-"""viewer looks; operator also starts, stops, retries and adds streamers; admin also manages users and logins."""
-ROLES: tuple[Role, ...] = ("viewer", "operator", "admin")  #: each may do what those before it may
 Mode = Literal["on", "skipped", "paused"]
 """on: recorded when live; skipped: not before it goes live anew; paused: neither looked at nor recorded."""
 Topic = Literal["status", "streamers", "tasks", "videos", "submissions", "accounts", "log"]
 TOPICS: tuple[Topic, ...] = ("status", "streamers", "tasks", "videos", "submissions", "accounts", "log")
 
 Plain = StringConstraints(pattern=r"^[^\x00-\x1f\x7f]*$", strip_whitespace=True)
-Username = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x20\x7f/:]+$", examples=["ann"])]
-Password = Annotated[str, Field(min_length=8, max_length=256, examples=["correct horse battery"])]
 Id = Annotated[int, Field(ge=1, le=2**63 - 1)]
 Limit = Annotated[int, Field(ge=1, le=500)]
 Offset = Annotated[int, Field(ge=0, le=10**9)]
@@ -62,88 +58,12 @@ class Page(BaseModel, Generic[T]):
     offset: int
 
 
-# -- people
-
-
 class Health(BaseModel):
     """HTTP 503 when `ok` is false. What is wrong is told only to whoever is logged in."""
 
     ok: bool
     version: str
     trouble: list[str] = []
-
-
-class Setup(BaseModel):
-    """Whether the first user is still to be made."""
-
-    needed: bool
-
-
-class FirstUser(Given):
-    """`code` is the one of the log, valid until the first user is there."""
-
-    code: str = Field(max_length=200)
-    username: Username
-    password: Password
-
-
-class Credentials(Given):
-    """`session`: a cookie for a page, or a bearer token for a script, which is answered once and never again."""
-
-    username: str = Field(max_length=64)
-    password: str = Field(max_length=256)
-    session: Literal["cookie", "bearer"] = "cookie"
-    label: Annotated[str, Plain, Field(max_length=80)] = Field("", description="What the session is for, for its list")
-
-
-class LoggedIn(BaseModel):
-    """Who one is now; `token` only for a bearer session."""
-
-    username: str
-    role: Role
-    session_id: int
-    expires_at: str
-    token: str | None = None
-
-
-class Session(BaseModel):
-    """A login that is valid: seven days from its last use."""
-
-    id: int
-    username: str
-    kind: Literal["cookie", "bearer"]
-    label: str
-    address: str = Field(description="From where it was used last")
-    agent: str = Field(description="The program that began it, as it named itself")
-    created_at: str
-    seen_at: str
-    expires_at: str
-    current: bool = Field(description="The one that asks")
-
-
-class User(BaseModel):
-    id: int
-    username: str
-    role: Role
-    created_at: str
-
-
-class NewUser(Given):
-    username: Username
-    password: Password
-    role: Role = "viewer"
-
-
-class UserChange(Given):
-    """Either, or both. Another password ends every session of the user."""
-
-    password: Password | None = None
-    role: Role | None = None
-
-
-class PasswordChange(Given):
-    old: str = Field(max_length=256)
-    new: Password
 
 
 # -- streamers and their recordings

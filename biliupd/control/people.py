@@ -9,19 +9,18 @@ from biliupd.catalog import users
 from biliupd.catalog.users import User as Row
 from biliupd.control.auth import VALID, Auth, Login, cookie_name, is_secure
 from biliupd.control.context import Asker, Here, may
-from biliupd.control.models import (
+from biliupd.control.identities import (
     Credentials,
     FirstUser,
-    Id,
     LoggedIn,
     NewUser,
     PasswordChange,
-    Refusal,
     Session,
     Setup,
     User,
     UserChange,
 )
+from biliupd.control.models import Id, Refusal
 from biliupd.control.problems import OPEN, problems
 
 router = APIRouter(tags=["people"])

@@ -10,8 +10,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from hashlib import blake2b
 
-from fastapi import FastAPI
-
 from biliupd.errors import BiliupdError, TemporaryError
 
 KEPT_SECONDS = 30.0
@@ -87,11 +85,3 @@ class Pictures:
                 self._kept[task_id] = kept
         finally:
             del self._making[task_id]
-
-
-def of(app: FastAPI) -> Pictures:
-    """Those of the application."""
-    if not hasattr(app.state, "pictures"):
-        app.state.pictures = Pictures()
-    found: Pictures = app.state.pictures
-    return found
